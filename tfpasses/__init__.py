@@ -1,0 +1,1 @@
+"""tfpasses: a declarative graph-rewrite pass framework for TensorFlow and Keras 3."""

@@ -1,0 +1,51 @@
+"""The ground floor: graphs as values, the vocabulary of operations, and how to edit, check, print and compare graphs. No TensorFlow."""
+
+from tfpasses.graph.check import check_shapes, check_structure
+from tfpasses.graph.diff import diff
+from tfpasses.graph.edit import Edit, Rewrite, follow
+from tfpasses.graph.errors import FactsError, GraphError, ShapeError, TfpassesError, UnsupportedModelError
+from tfpasses.graph.evaluator import Evaluator, Run
+from tfpasses.graph.facts import ChannelStats, Fact, load_facts, save_facts
+from tfpasses.graph.files import WriteError, atomic_write
+from tfpasses.graph.graph import Array, Graph, Scope
+from tfpasses.graph.linear import LinearView
+from tfpasses.graph.node import Node, Owner
+from tfpasses.graph.ops import TRAITS, VOCABULARY, Op, has_trait, ops_with_trait
+from tfpasses.graph.values import Call, Ref, Slot, Spec
+
+__all__ = [
+    "TRAITS",
+    "VOCABULARY",
+    "Array",
+    "Call",
+    "ChannelStats",
+    "Edit",
+    "Evaluator",
+    "Fact",
+    "FactsError",
+    "Graph",
+    "GraphError",
+    "LinearView",
+    "Node",
+    "Op",
+    "Owner",
+    "Ref",
+    "Rewrite",
+    "Run",
+    "Scope",
+    "ShapeError",
+    "Slot",
+    "Spec",
+    "TfpassesError",
+    "UnsupportedModelError",
+    "WriteError",
+    "atomic_write",
+    "check_shapes",
+    "check_structure",
+    "diff",
+    "follow",
+    "has_trait",
+    "load_facts",
+    "ops_with_trait",
+    "save_facts",
+]

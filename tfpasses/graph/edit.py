@@ -1,0 +1,372 @@
+"""The edit: one mutable view of a graph, for the length of one pass, frozen into a new graph once at the end.
+
+Every change is logged, so that a rewrite that fails is rolled back to its savepoint, and journaled as a `Rewrite` when it succeeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+
+from tfpasses.graph.errors import GraphError
+from tfpasses.graph.facts import Fact, FactKey
+from tfpasses.graph.graph import Array, Graph, Scope, count_outputs
+from tfpasses.graph.node import Node
+from tfpasses.graph.order import sort_nodes
+from tfpasses.graph.shapes import infer_shape
+from tfpasses.graph.values import Ref, Spec
+
+__all__ = ["Edit", "Rewrite", "follow"]
+
+FEW_USES = 4
+
+
+@attrs.frozen(eq=False)
+class Rewrite:
+    """One successful rewrite, as the journal keeps it."""
+
+    pass_name: str
+    number: int
+    """Counted from 1 within the pass."""
+    rule: str
+    root: str
+    """The node that the pattern matched at."""
+    made: tuple[str, ...]
+    changed: tuple[str, ...]
+    """Nodes whose parameters or configuration changed; a mere change of inputs by a redirect does not count."""
+    removed: tuple[str, ...]
+    redirects: tuple[tuple[Ref, Ref], ...]
+    touched: tuple[str, ...]
+    """Nodes at which, or downstream of which, a pattern may match now that did not before."""
+    payload: Mapping[str, Any] = attrs.field(factory=dict)
+    """What the rule says of it, for a person to read."""
+
+    def __str__(self) -> str:
+        parts = [f"{self.pass_name} #{self.number} {self.rule} at {self.root}"]
+        parts += [f"{word} {', '.join(names)}" for word, names in (("made", self.made), ("changed", self.changed), ("removed", self.removed)) if names]
+        return "; ".join(parts)
+
+
+class Edit:
+    """A graph under change. Reads like a `Graph` (nodes, weights, users, ..); `freeze` gives the new one. The source graph is never touched."""
+
+    def __init__(self, graph: Graph, made_by: str = "") -> None:
+        self.source = graph
+        self.made_by = made_by
+        self.nodes: dict[str, Node] = dict(graph.nodes)
+        self.weights: dict[str, Array] = dict(graph.weights)
+        self.facts: dict[FactKey, Fact] = dict(graph.facts)
+        self.outputs: tuple[Ref, ...] = graph.outputs
+        self.journal: list[Rewrite] = []
+        self._users: dict[str, Mapping[tuple[str, int], int]] = dict(graph.users)
+        self._owned: set[str] = set()
+        self._output_uses: Mapping[str, int] = graph.output_uses
+        self._weight_users: dict[str, tuple[str, ...]] | None = None
+        self._redirects: list[tuple[Ref, Ref]] = []
+        self._straddled: set[str] = set()
+        self._log: list[Callable[[], None]] = []
+        self._made: dict[str, None] = {}
+        self._changed: dict[str, None] = {}
+        self._removed: dict[str, Node] = {}
+        self._fresh = 0
+        self.savepoint()
+
+    # reading
+
+    @property
+    def users(self) -> Mapping[str, Mapping[tuple[str, int], int]]:
+        """As `Graph.users`."""
+        return self._users
+
+    @property
+    def output_uses(self) -> Mapping[str, int]:
+        """As `Graph.output_uses`."""
+        return self._output_uses
+
+    @property
+    def redirects(self) -> Mapping[Ref, Ref]:
+        """Every value that was redirected -> what stands for it (which may have been redirected in turn, see `follow`)."""
+        return dict(self._redirects)
+
+    @property
+    def weight_users(self) -> Mapping[str, tuple[str, ...]]:
+        """As `Graph.weight_users`."""
+        return self._weight_index()
+
+    def params(self, node: Node) -> dict[str, Array]:
+        """The node's parameters by slot."""
+        return {slot: self.weights[key] for slot, key in node.params.items()}
+
+    def spec(self, ref: Ref) -> Spec:
+        """What is known of a value."""
+        return self.nodes[ref.node].specs[ref.index]
+
+    def fresh_name(self, base: str) -> str:
+        """`base`, or `base_1`, `base_2`, .. : a name no node has."""
+        name = base
+        while name in self.nodes:
+            self._fresh += 1
+            name = f"{base}_{self._fresh}"
+        return name
+
+    # changing
+
+    def add(self, node: Node, origin: Sequence[Node] = ()) -> Node:
+        """Add a node. A canonical one may leave its specs to be inferred (dtype of its first input). Gives the node as added."""
+        if node.name in self.nodes:
+            raise GraphError(f"node {node.name}: the graph has a node of that name already; use `fresh_name`")
+        for ref in node.inputs:
+            if ref.node not in self.nodes:
+                raise GraphError(f"node {node.name}: input {ref} is not in the graph")
+        origins = tuple(dict.fromkeys(name for source in origin for name in source.origin or (source.name,)))
+        specs = node.specs or self._infer(node)
+        node = attrs.evolve(node, specs=specs, origin=node.origin or origins, made_by=self.made_by)
+        self._put(node)
+        for position, ref in enumerate(node.inputs):
+            self._add_use(ref, node.name, position)
+        self._mark(self._made, node.name)
+        return node
+
+    def change(self, node: Node, **fields: Any) -> Node:
+        """Change fields of a node (not its name or inputs). Gives the changed node."""
+        if {"name", "inputs"} & set(fields):
+            raise GraphError(f"node {node.name}: `change` takes neither name nor inputs; use `redirect` or `set_input`")
+        current = self._current(node)
+        changed = attrs.evolve(current, **{"origin": current.origin or (current.name,), "made_by": self.made_by, **fields})
+        self._put(changed)
+        self._mark(self._changed, node.name)
+        return changed
+
+    def set_params(self, nodes: Node | Sequence[Node], arrays: Mapping[str, Array]) -> None:
+        """Give parameters new values, by slot; a slot the node lacks is added.
+
+        `nodes` must be all the nodes that share the weights: a weight is never changed behind another node's back.
+        """
+        group = [self._current(node) for node in ([nodes] if isinstance(nodes, Node) else nodes)]
+        names = {node.name for node in group}
+        for slot, array in arrays.items():
+            keys = {node.params[slot] for node in group if slot in node.params}
+            if len(keys) > 1:
+                raise GraphError(f"node {group[0].name}: {slot} is not one weight among {', '.join(sorted(names))}")
+            key = keys.pop() if keys else self._fresh_key(f"{group[0].owner.layer if group[0].owner else group[0].name}/{slot}")
+            others = [name for name in self.weight_users.get(key, ()) if name not in names]
+            if others:
+                raise GraphError(f"node {group[0].name}: {slot} is shared with {', '.join(others)}; change all of them or none")
+            self._set_weight(key, array)
+            for i, node in enumerate(group):
+                params = node.params if slot in node.params else {**node.params, slot: key}
+                group[i] = self.change(node, params=params)
+
+    def set_input(self, node: Node, position: int, ref: Ref) -> Node:
+        """Feed one input of a node from another value."""
+        current = self._current(node)
+        if ref.node not in self.nodes:
+            raise GraphError(f"node {node.name}: input {ref} is not in the graph")
+        self._rewire(current.name, position, ref)
+        self._mark(self._changed, node.name)
+        return self.nodes[node.name]
+
+    def redirect(self, old: Ref, new: Ref) -> None:
+        """Let every user of one value (graph outputs among them) take another instead."""
+        if new.node not in self.nodes:
+            raise GraphError(f"cannot redirect {old} to {new}, which is not in the graph")
+        for (consumer, position), index in list(self._users.get(old.node, {}).items()):
+            if index == old.index and consumer != new.node:
+                self._rewire(consumer, position, new)
+        if old in self.outputs:
+            before, uses = self.outputs, self._output_uses
+            self.outputs = tuple(new if ref == old else ref for ref in before)
+            self._output_uses = count_outputs(self.outputs)
+            self._log.append(lambda: (setattr(self, "outputs", before), setattr(self, "_output_uses", uses), None)[-1])
+        self._redirects.append((old, new))
+        self._log.append(lambda: (self._redirects.pop(), None)[-1])
+
+    def remove(self, node: Node) -> None:
+        """Remove a node that nothing uses. Raises `GraphError` where something does."""
+        name = node.name
+        if self._users.get(name):
+            raise GraphError(f"node {name} cannot be removed: {next(iter(self._users[name]))[0]} uses it")
+        if self._output_uses.get(name):
+            raise GraphError(f"node {name} cannot be removed: it is a graph output")
+        current = self._current(node)
+        for position, ref in enumerate(current.inputs):
+            self._drop_use(ref, name, position)
+        del self.nodes[name]
+        self._log.append(lambda: self.nodes.__setitem__(name, current))
+        self._touch_weights(current, None)
+        self._removed[name] = current
+        self._log.append(lambda: (self._removed.pop(name), None)[-1])
+
+    def replace(self, node: Node, by: Node | Ref) -> None:
+        """Let another node's first output (or a value) stand for `node`'s, and remove `node`. Facts about its value stay with the other."""
+        new = by if isinstance(by, Ref) else Ref(by.name)
+        self.redirect(Ref(node.name), new)
+        self.remove(node)
+
+    def add_fact(self, ref: Ref | Node, fact: Fact) -> None:
+        """Leave a fact about a value behind, in place of an older one of its kind."""
+        key = (ref if isinstance(ref, Ref) else Ref(ref.name), fact.kind)
+        before = self.facts.get(key)
+        self.facts[key] = fact
+        self._log.append(lambda: self._undo(self.facts, key, before))
+
+    # rewrites
+
+    def savepoint(self) -> None:
+        """Set the point that `rollback` goes back to."""
+        self._made, self._changed, self._removed = {}, {}, {}
+        self._rewired: dict[str, None] = {}
+        self._released: dict[str, None] = {}
+        self._log.clear()
+        self._first_redirect = len(self._redirects)
+
+    def rollback(self) -> None:
+        """Undo everything since the last savepoint."""
+        while self._log:
+            self._log.pop()()
+        self.savepoint()
+
+    def commit(self, rule: str, root: str, payload: Mapping[str, Any] | None = None) -> Rewrite:
+        """Journal what happened since the last savepoint as one rewrite."""
+        made = tuple(name for name in self._made if name in self.nodes)
+        changed = tuple(name for name in self._changed if name in self.nodes and name not in self._made)
+        removed = tuple(name for name in self._removed if name not in self._made)
+        self._note_scopes([*made, *changed, *removed])
+        redirects = tuple(self._redirects[self._first_redirect :])
+        touched = tuple(name for name in {**self._made, **self._changed, **self._rewired, **self._freed()} if name in self.nodes)
+        rewrite = Rewrite(self.made_by, len(self.journal) + 1, rule, root, made, changed, removed, redirects, touched, payload or {})
+        self.journal.append(rewrite)
+        self.savepoint()
+        return rewrite
+
+    def freeze(self) -> Graph:
+        """The new graph (the source itself if nothing changed), sorted topologically. Raises `GraphError` on a cycle."""
+        if self._log:
+            self.commit("edit", next(iter({**self._made, **self._changed, **self._removed}), ""))
+        if not self.journal:
+            return self.source
+        nodes = sort_nodes(self.nodes)
+        used = {key for node in nodes.values() for key in node.params.values()}
+        weights = {key: array for key, array in self.weights.items() if key in used}
+        facts = {key: fact for key, fact in self.facts.items() if key[0].node in nodes}
+        moved = self.redirects
+        scopes = {path: self._follow(path, scope, moved) for path, scope in self.source.scopes.items()}
+        return attrs.evolve(self.source, nodes=nodes, weights=weights, outputs=self.outputs, facts=facts, scopes=scopes)
+
+    # inside
+
+    def _infer(self, node: Node) -> tuple[Spec, ...]:
+        inputs = [self.spec(ref) for ref in node.inputs]
+        shape = infer_shape(node, [spec.shape for spec in inputs], {slot: self.weights[key].shape for slot, key in node.params.items()})
+        if shape is None:
+            raise GraphError(f"node {node.name}: give its specs; {node.op} has no shape rule")
+        return (Spec(shape, inputs[0].dtype),)
+
+    def _current(self, node: Node) -> Node:
+        try:
+            return self.nodes[node.name]
+        except KeyError:
+            raise GraphError(f"node {node.name} is not in the graph (any more)") from None
+
+    def _mark(self, names: dict[str, None], name: str) -> None:
+        names[name] = None
+
+    def _undo(self, mapping: dict[Any, Any], key: Any, before: Any) -> None:
+        if before is None:
+            mapping.pop(key, None)
+        else:
+            mapping[key] = before
+
+    def _put(self, node: Node) -> None:
+        before = self.nodes.get(node.name)
+        self.nodes[node.name] = node
+        self._log.append(lambda: self._undo(self.nodes, node.name, before))
+        self._touch_weights(before, node)
+
+    def _weight_index(self) -> dict[str, tuple[str, ...]]:
+        if self._weight_users is None:
+            self._weight_users = dict(self.source.weight_users)
+        return self._weight_users
+
+    def _touch_weights(self, before: Node | None, after: Node | None) -> None:
+        old, new = (set(node.params.values()) if node else set() for node in (before, after))
+        if old == new:
+            return
+        name = (before or after).name  # type: ignore[union-attr]  # one of the two is a node
+        index = self._weight_index()
+        for key in old ^ new:
+            users = index.get(key, ())
+            index[key] = tuple(user for user in users if user != name) if key in old else (*users, name)
+            self._log.append(lambda key=key, users=users: index.__setitem__(key, users))  # type: ignore[misc]
+
+    def _set_weight(self, key: str, array: Array) -> None:
+        array = np.asarray(array)
+        array.setflags(write=False)
+        before = self.weights.get(key)
+        self.weights[key] = array
+        self._log.append(lambda: self._undo(self.weights, key, before))
+
+    def _fresh_key(self, base: str) -> str:
+        key, number = base, 0
+        while key in self.weights:
+            number += 1
+            key = f"{base}_{number}"
+        return key
+
+    def _own(self, name: str) -> dict[tuple[str, int], int]:
+        uses = self._users.get(name, {})
+        if name not in self._owned:
+            uses = dict(uses)
+            self._users[name] = uses
+            self._owned.add(name)
+        return uses  # type: ignore[return-value]  # what is owned is a dict
+
+    def _add_use(self, ref: Ref, consumer: str, position: int) -> None:
+        self._own(ref.node)[consumer, position] = ref.index
+        self._log.append(lambda: (self._own(ref.node).pop((consumer, position)), None)[-1])
+
+    def _drop_use(self, ref: Ref, consumer: str, position: int) -> None:
+        self._own(ref.node).pop((consumer, position))
+        self._released[ref.node] = None
+        self._log.append(lambda: self._own(ref.node).__setitem__((consumer, position), ref.index))
+
+    def _rewire(self, consumer: str, position: int, new: Ref) -> None:
+        node = self.nodes[consumer]
+        self._rewired[consumer] = None
+        old = node.inputs[position]
+        self._drop_use(old, consumer, position)
+        self._add_use(new, consumer, position)
+        self._put(attrs.evolve(node, inputs=(*node.inputs[:position], new, *node.inputs[position + 1 :])))
+
+    def _freed(self) -> dict[str, None]:
+        """Who still uses the nodes that lost a use, where these are so few that a use count may just have come down to what a pattern asks."""
+        few = (users for name in self._released if len(users := self._users.get(name, {})) <= FEW_USES)
+        return {user: None for users in few for user, _ in users}
+
+    def _note_scopes(self, touched: list[str]) -> None:
+        """A rewrite with nodes inside and outside a nested model straddles its border."""
+        if not self.source.scopes:
+            return
+        for path in self.source.scopes:
+            inside = sum(name.startswith(path + "/") for name in touched)
+            if 0 < inside < len(touched):
+                self._straddled.add(path)
+
+    def _follow(self, path: str, scope: Scope, moved: Mapping[Ref, Ref]) -> Scope:
+        return attrs.evolve(
+            scope,
+            inputs=tuple(follow(ref, moved) for ref in scope.inputs),
+            outputs=tuple(follow(ref, moved) for ref in scope.outputs),
+            straddled=scope.straddled or path in self._straddled,
+        )
+
+
+def follow(ref: Ref, redirects: Mapping[Ref, Ref]) -> Ref:
+    """The value that stands for `ref` after the redirects."""
+    seen = {ref}
+    while (new := redirects.get(ref)) is not None and new not in seen:
+        seen.add(ref := new)
+    return ref

@@ -1,0 +1,143 @@
+"""The graph: a persistent value. A pass takes one and gives another; the two share every node and array that was not touched."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+import attrs
+import numpy as np
+
+from tfpasses.graph.facts import Fact, FactKey
+from tfpasses.graph.node import EMPTY, Node
+from tfpasses.graph.values import Ref, Slot, Spec
+
+__all__ = ["Array", "Graph", "Scope", "Users"]
+
+Array = np.ndarray[Any, Any]
+Users = Mapping[str, Mapping[tuple[str, int], int]]
+"""Node -> {(consumer, input position): output index}; nodes without consumers may be absent. Graph outputs are not in it."""
+
+# What a graph can be turned into lives on floors above this one, so it is found by name when it is asked for.
+TO_KERAS = "tfpasses.frontends.keras:to_keras"
+TO_SVG = "tfpasses.view.dot:to_svg"
+
+
+@attrs.frozen(eq=False)
+class Scope:
+    """A nested model that was inlined: the nodes whose names begin with its path, and the values that cross its border."""
+
+    layer: str
+    """The nested model's own path; uses of one nested model have it in common."""
+    source: Any
+    """The frontend's own object for the model."""
+    inputs: tuple[Ref, ...]
+    """The values it was called on."""
+    outputs: tuple[Ref, ...]
+    """The values it gives; followed through rewrites."""
+    call: Any = None
+    """How it was called."""
+    straddled: bool = False
+    """Whether a rewrite touched nodes on both sides of the border: then it leaves flattened."""
+
+
+@attrs.frozen(eq=False)
+class Graph:
+    """A graph of operations with its weights, inputs, outputs and facts."""
+
+    nodes: Mapping[str, Node]
+    """In topological order."""
+    weights: Mapping[str, Array] = EMPTY
+    """Read-only arrays. A key in two nodes' params is a shared weight."""
+    inputs: tuple[str, ...] = ()
+    """The `Input` nodes' names."""
+    outputs: tuple[Ref, ...] = ()
+    input_structure: Any = Slot(0)
+    """How a caller passes the inputs: dicts, lists and tuples over `Slot(i)`."""
+    output_structure: Any = Slot(0)
+    output_names: tuple[str, ...] = ()
+    """The outputs' public names."""
+    scopes: Mapping[str, Scope] = EMPTY
+    facts: Mapping[FactKey, Fact] = EMPTY
+    name: str = "graph"
+    source: Any = None
+    """What the frontend needs to write the same kind of model."""
+
+    @cached_property
+    def users(self) -> Users:
+        """Who uses each node's outputs."""
+        users: dict[str, dict[tuple[str, int], int]] = {}
+        for node in self.nodes.values():
+            for position, (producer, index) in enumerate(node.inputs):
+                uses = users.get(producer)
+                if uses is None:
+                    users[producer] = {(node.name, position): index}
+                else:
+                    uses[node.name, position] = index
+        return users
+
+    @cached_property
+    def output_uses(self) -> Mapping[str, int]:
+        """How many graph outputs each node gives; each counts as a use."""
+        return count_outputs(self.outputs)
+
+    @cached_property
+    def weight_users(self) -> Mapping[str, tuple[str, ...]]:
+        """Which nodes read each weight."""
+        return index_weights(self.nodes)
+
+    def spec(self, ref: Ref) -> Spec:
+        """What is known of a value."""
+        return self.nodes[ref.node].specs[ref.index]
+
+    def params(self, node: Node) -> dict[str, Array]:
+        """The node's parameters by slot."""
+        return {slot: self.weights[key] for slot, key in node.params.items()}
+
+    def facts_of(self, kind: type[Fact]) -> Iterator[tuple[Ref, Fact]]:
+        """All facts of one kind."""
+        return ((ref, fact) for (ref, name), fact in self.facts.items() if name == kind.kind)
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of everything that decides what the graph computes: nodes, wiring, configuration and every weight's bytes."""
+        from tfpasses.graph.text import digest
+
+        return digest(self)
+
+    def to_text(self) -> str:
+        """The text form: a line a node, a line a weight. Stable and diffable."""
+        from tfpasses.graph.text import to_text
+
+        return to_text(self)
+
+    def to_keras(self) -> Any:
+        """A new Keras model that computes this graph. Raises `UnsupportedModelError` where Keras cannot express it."""
+        return pkgutil.resolve_name(TO_KERAS)(self)
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def __repr__(self) -> str:
+        return f"<Graph {self.name}: {len(self.nodes)} nodes, {len(self.weights)} weights>"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        svg: str | None = pkgutil.resolve_name(TO_SVG)(self, missing_ok=True)
+        return {"text/plain": self.to_text()} | ({"image/svg+xml": svg} if svg is not None else {})
+
+
+def count_outputs(outputs: tuple[Ref, ...]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for node, _ in outputs:
+        counts[node] = counts.get(node, 0) + 1
+    return counts
+
+
+def index_weights(nodes: Mapping[str, Node]) -> dict[str, tuple[str, ...]]:
+    users: dict[str, tuple[str, ...]] = {}
+    for node in nodes.values():
+        for key in node.params.values():
+            users[key] = (*users.get(key, ()), node.name)
+    return users

@@ -1,0 +1,363 @@
+"""Patterns compiled to Python functions.
+
+Every pattern becomes one straight function over local variables: a check that fails leaves the innermost choice (`continue`)
+or the function (`return`); a choice (commutative inputs, alternatives, further roots) is a loop around all that comes after
+it, so backtracking is complete and the code is as large as the pattern, never exponential. The same generator makes the
+fast function, which records nothing, and the explaining one, which appends each failed check to a list.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import attrs
+
+from tfpasses.graph import Node, Ref
+from tfpasses.pattern.language import (
+    Alternatives,
+    Anything,
+    OpPattern,
+    Optional,
+    Pattern,
+    Repeated,
+    Roots,
+    captures,
+)
+from tfpasses.pattern.match import Captured, Match, Miss
+
+__all__ = ["Matcher"]
+
+Emit = Callable[[], None]
+
+
+@attrs.frozen(eq=False)
+class Check:
+    """A place where a match can fail."""
+
+    pattern: Pattern
+    explain: Callable[[Node, Any], str]
+
+
+@attrs.define(eq=False, slots=False)
+class Matcher:
+    """A pattern, compiled on first use."""
+
+    pattern: Pattern
+    names: tuple[str, ...] = attrs.field(init=False)
+    roots: dict[str, tuple[int, ...]] = attrs.field(init=False)
+    """Root operation -> the numbers of the alternatives that can match there."""
+
+    def __attrs_post_init__(self) -> None:
+        self.names = tuple(dict.fromkeys(captures(self.pattern)))
+        self._options = list(root_options(self.pattern))
+        self.roots = {}
+        for number, option in enumerate(self._options):
+            first = option.patterns[0] if isinstance(option, Roots) else option
+            for name in sorted(first.ops):
+                self.roots[name] = (*self.roots.get(name, ()), number)
+
+    @cached_property
+    def _fast(self) -> list[Callable[..., Any]]:
+        return [Generator(option, self.names, explaining=False).function() for option in self._options]
+
+    @cached_property
+    def _explaining(self) -> list[Callable[..., Any]]:
+        return [Generator(option, self.names, explaining=True).function() for option in self._options]
+
+    def match(self, node: Node, graph: Any) -> Match | None:
+        """The first match at this node, or None. Costs the size of the pattern, whatever the size of the graph."""
+        for number in self.roots.get(node.op, ()):
+            refs = self._fast[number](node, graph.nodes, graph.users, graph)
+            if refs is not None:
+                return Match(node, refs, graph)
+        return None
+
+    def functions(self, op: str) -> list[tuple[Callable[..., Any], frozenset[str] | None]]:
+        """The compiled functions for a root operation, each with the operations its first input may have (None: any).
+
+        `f(node, graph.nodes, graph.users, graph)` gives the captures, or None.
+        """
+        return [(self._fast[number], first_input_ops(self._options[number])) for number in self.roots.get(op, ())]
+
+    def explain(self, node: Node, graph: Any) -> Miss | None:
+        """Why the pattern does not match at this node: the deepest check that failed. None where it matches or has another root operation."""
+        failed: list[tuple[int, Check, Node]] = []
+        for number in self.roots.get(node.op, ()):
+            if self._explaining[number](node, graph.nodes, graph.users, graph, failed) is not None:
+                return None
+        if not failed:
+            return None
+        depth, check, culprit = max(failed, key=lambda entry: entry[0])
+        return Miss(node.name, culprit.name, depth, lambda: check.explain(culprit, graph), pattern=check.pattern.where)
+
+
+def root_options(pattern: Pattern) -> list[OpPattern | Roots]:
+    """The alternatives at the root, each with known operations to dispatch on."""
+    if isinstance(pattern, Alternatives):
+        return [option for part in pattern.options for option in root_options(part)]
+    if isinstance(pattern, OpPattern | Roots):
+        return [pattern]
+    if isinstance(pattern, Optional):
+        return [*root_options(pattern.wrapper(pattern.inner)), *root_options(pattern.inner)]
+    raise ValueError("the root of a pattern must be an operation: op(..), alternatives of them, or roots(..)")
+
+
+def first_input_ops(root: Pattern) -> frozenset[str] | None:
+    """The operations that the first input of a matching root can have; None where nothing is known."""
+    pattern = root.patterns[0] if isinstance(root, Roots) else root
+    if not isinstance(pattern, OpPattern) or not pattern.inputs or pattern.commutes:
+        return None
+    return possible_ops(pattern.inputs[0])
+
+
+def possible_ops(pattern: Pattern) -> frozenset[str] | None:
+    """The operations a matching node can have; None where nothing is known."""
+    if isinstance(pattern, OpPattern):
+        return pattern.ops
+    if isinstance(pattern, Alternatives | Optional | Repeated):
+        parts = [possible_ops(child) for child in pattern.children()]
+        return None if None in parts else frozenset().union(*(part for part in parts if part is not None))
+    return None
+
+
+class Generator:
+    """Writes the source of one matching function."""
+
+    def __init__(self, pattern: Pattern, names: tuple[str, ...], *, explaining: bool) -> None:
+        self.pattern, self.names, self.explaining = pattern, names, explaining
+        self.lines: list[str] = []
+        self.indent = 1
+        self.jump = "return None"
+        self.depth = 0
+        self.bound: dict[str, str] = {}
+        self.checks: list[Check] = []
+        self.scope: dict[str, Any] = {"Ref": Ref, "permutations": itertools.permutations}
+        self.counter = itertools.count()
+
+    def function(self) -> Callable[..., Any]:
+        """The compiled function."""
+        parameters = "n0, nodes, users, graph, failed" if self.explaining else "n0, nodes, users, graph"
+        self.line("r0 = Ref(n0.name, 0)")
+        first, rest = (self.pattern.patterns[0], self.pattern.patterns[1:]) if isinstance(self.pattern, Roots) else (self.pattern, ())
+        assert isinstance(first, OpPattern)
+        self.node(first, "n0", "r0", lambda: self.further_roots(rest, self.succeed))
+        source = f"def match({parameters}):\n" + "\n".join(self.lines) + "\n"
+        self.scope["checks"] = self.checks
+        exec(compile(source, f"<pattern at {self.pattern.where}>", "exec"), self.scope)
+        function: Callable[..., Any] = self.scope["match"]
+        return function
+
+    def succeed(self) -> None:
+        pairs = ", ".join(f"{name!r}: {self.bound.get(name, 'None')}" for name in self.names)
+        self.line(f"return {{{pairs}}}")
+
+    # writing
+
+    def line(self, text: str) -> None:
+        self.lines.append("    " * self.indent + text)
+
+    def fresh(self, prefix: str) -> str:
+        return f"{prefix}{next(self.counter) + 1}"
+
+    def keep(self, value: Any, prefix: str = "k") -> str:
+        name = self.fresh(prefix)
+        self.scope[name] = value
+        return name
+
+    def fail_unless(self, condition: str, pattern: Pattern, node: str, explain: Callable[[Node, Any], str]) -> None:
+        self.depth += 1
+        if self.explaining:
+            self.checks.append(Check(pattern, explain))
+            self.line(f"if not ({condition}):")
+            self.line(f"    failed.append(({self.depth}, checks[{len(self.checks) - 1}], {node}))")
+            self.line(f"    {self.jump}")
+        else:
+            self.line(f"if not ({condition}): {self.jump}")
+
+    def loop(self, header: str, body: Emit) -> None:
+        """A choice: `body` (and all that follows in it) is tried for every value; none of them succeeding fails what is around."""
+        outer, depth = self.jump, self.depth
+        self.line(header)
+        self.indent, self.jump = self.indent + 1, "continue"
+        body()
+        self.indent, self.jump, self.depth = self.indent - 1, outer, depth
+        self.line(outer)
+
+    # patterns
+
+    def value(self, pattern: Pattern, ref: str, user: str, then: Emit) -> None:
+        """Match the value in variable `ref`, an input of the node in variable `user`; then go on with `then`."""
+        if isinstance(pattern, Anything):
+            self.capture(pattern.capture, ref, pattern, user, then)
+        elif isinstance(pattern, OpPattern):
+            node = self.fresh("n")
+            self.line(f"{node} = nodes[{ref}.node]")
+            self.one_of(pattern, node)
+            self.node(pattern, node, ref, then)
+        elif isinstance(pattern, Repeated):
+            self.repeated(pattern, ref, user, then)
+        elif isinstance(pattern, Alternatives):
+            self.choose(pattern.options, ref, user, then)
+        elif isinstance(pattern, Optional):
+            self.choose((pattern.wrapper(pattern.inner), pattern.inner), ref, user, then)
+        else:
+            raise ValueError(f"{type(pattern).__name__} cannot stand for an input")
+
+    def one_of(self, pattern: OpPattern, node: str) -> None:
+        label = pattern.label
+        condition = f"{node}.op == {next(iter(pattern.ops))!r}" if len(pattern.ops) == 1 else f"{node}.op in {self.keep(pattern.ops)}"
+        self.fail_unless(condition, pattern, node, lambda n, _: f"{n.name} is {n.op}, not {label}")
+
+    def node(self, pattern: OpPattern, node: str, ref: str, then: Emit) -> None:
+        """Match the node in variable `node`, whose operation is known to fit."""
+        arity = None if pattern.inputs is None else len(pattern.inputs)
+        if arity is not None:
+            self.fail_unless(
+                f"len({node}.inputs) == {arity}", pattern, node, lambda n, _: f"{n.name} has {len(n.inputs)} inputs, not {arity}"
+            )
+        for condition in pattern.conditions:
+            reason, explain = condition.reason, condition.explain
+            self.fail_unless(
+                f"{self.keep(condition.holds)}({node}, graph)",
+                pattern,
+                node,
+                lambda n, g, reason=reason, explain=explain: f"{n.name}: {explain(n, g) if explain else reason}",  # type: ignore[misc]
+            )
+        self.capture(pattern.capture, ref, pattern, node, lambda: self.inputs(pattern, node, then))
+
+    def capture(self, name: str | None, ref: str, pattern: Pattern, node: str, then: Emit) -> None:
+        if name is None:
+            then()
+        elif name in self.bound:
+            self.fail_unless(
+                f"{ref} == {self.bound[name]}", pattern, node, lambda n, _: f"{n.name}: it is not the same node as the other {name!r}"
+            )
+            then()
+        else:
+            self.bound[name] = ref
+            then()
+            del self.bound[name]
+
+    def inputs(self, pattern: OpPattern, node: str, then: Emit) -> None:
+        if pattern.every is not None:
+            self.every(pattern.every, node, then)
+        elif not pattern.inputs:
+            then()
+        elif pattern.commutes and len(pattern.inputs) > 1:
+            refs = [self.fresh("r") for _ in pattern.inputs]
+            self.loop(f"for {', '.join(refs)} in permutations({node}.inputs):", lambda: self.sequence(pattern.inputs or (), refs, node, then))
+        else:
+            refs = [self.fresh("r") for _ in pattern.inputs]
+            self.line(f"{', '.join(refs)}, = {node}.inputs")
+            self.sequence(pattern.inputs, refs, node, then)
+
+    def sequence(self, patterns: tuple[Pattern, ...], refs: list[str], node: str, then: Emit) -> None:
+        if not patterns:
+            then()
+        else:
+            self.value(patterns[0], refs[0], node, lambda: self.sequence(patterns[1:], refs[1:], node, then))
+
+    def repeated(self, pattern: Repeated, ref: str, user: str, then: Emit) -> None:
+        here, node = self.fresh("r"), self.fresh("n")
+        holds = [f"{node}.op in {self.keep(pattern.wrapper.ops)}", f"len({node}.inputs) == 1"]
+        holds += [f"{self.keep(condition.holds)}({node}, graph)" for condition in pattern.wrapper.conditions]
+        self.line(f"{here} = {ref}; {node} = nodes[{here}.node]")
+        self.line(f"while {' and '.join(holds)}:")
+        self.line(f"    {here} = {node}.inputs[0]; {node} = nodes[{here}.node]")
+        self.value(pattern.inner, here, user, then)
+
+    def choose(self, options: tuple[Pattern, ...], ref: str, user: str, then: Emit) -> None:
+        """Alternatives: a generator gives the captures of each option that matches, and what follows is tried for each."""
+        names = tuple(dict.fromkeys(name for option in options for name in captures(option)))
+        new = [name for name in names if name not in self.bound]
+        variables = {name: self.fresh("c") for name in new}
+        options_of = self.fresh("options")
+        self.line(f"def {options_of}({ref}, {user}):")
+        self.indent += 1
+        outer_jump, outer_depth, deepest = self.jump, self.depth, self.depth
+        for option in options:
+            self.line("while True:")
+            self.indent, self.jump, self.depth = self.indent + 1, "break", outer_depth
+            self.value(option, ref, user, lambda: self.line(f"yield {self._tuple(new)}"))
+            self.line("break")
+            self.indent -= 1
+            deepest = max(deepest, self.depth)
+        self.indent, self.jump, self.depth = self.indent - 1, outer_jump, deepest
+        target = f"{', '.join(variables.values())}," if variables else "_"
+
+        def body() -> None:
+            self.bound.update(variables)
+            then()
+            for name in variables:
+                del self.bound[name]
+
+        self.loop(f"for {target} in {options_of}({ref}, {user}):", body)
+
+    def _tuple(self, names: list[str]) -> str:
+        return "(" + "".join(f"{self.bound.get(name, 'None')}, " for name in names) + ")"
+
+    def every(self, pattern: Pattern, node: str, then: Emit) -> None:
+        names = [name for name in dict.fromkeys(captures(pattern)) if name not in self.bound]
+        test, ref, found = self.fresh("each"), self.fresh("r"), self.fresh("f")
+        self.line(f"def {test}({ref}, {node}):")
+        outer_jump = self.jump
+        self.indent, self.jump = self.indent + 1, "return None"
+        self.value(pattern, ref, node, lambda: self.line(f"return {self._tuple(names)}"))
+        self.indent, self.jump = self.indent - 1, outer_jump
+        self.line(f"{found} = []")
+        self.line(f"for {ref} in {node}.inputs:")
+        self.line(f"    {found}.append({test}({ref}, {node}))")
+        self.line(f"    if {found}[-1] is None: break")
+        self.line(f"if {found} and {found}[-1] is None: {self.jump}")
+        variables = {name: self.fresh("c") for name in names}
+        for position, variable in enumerate(variables.values()):
+            self.line(f"{variable} = tuple(e[{position}] for e in {found})")
+        self.bound.update(variables)
+        then()
+        for name in variables:
+            del self.bound[name]
+
+    def further_roots(self, patterns: tuple[OpPattern, ...], then: Emit) -> None:
+        """Walk from a captured node up to the candidates for the next root, and match it there."""
+        if not patterns:
+            then()
+            return
+        pattern, rest = patterns[0], patterns[1:]
+        steps, anchor = path_to_bound(pattern, self.bound)
+        found = self.bound[anchor]
+        self.climb(f"{found}.node", steps, lambda root: self.another_root(pattern, root, lambda: self.further_roots(rest, then)))
+
+    def climb(self, name: str, steps: int, then: Callable[[str], None]) -> None:
+        """Try all nodes that lie `steps` uses above the node whose name the expression `name` gives."""
+        if steps == 0:
+            then(name)
+            return
+        user = self.fresh("u")
+        self.loop(f"for {user} in dict.fromkeys(use[0] for use in users.get({name}, ())):", lambda: self.climb(user, steps - 1, then))
+
+    def another_root(self, pattern: OpPattern, name: str, then: Emit) -> None:
+        ref, node = self.fresh("r"), self.fresh("n")
+        self.line(f"{node} = nodes[{name}]; {ref} = Ref({node}.name, 0)")
+        self.one_of(pattern, node)
+        self.fail_unless(f"{node} is not n0", pattern, node, lambda n, _: f"{n.name}: it is the first root itself")
+        self.node(pattern, node, ref, then)
+
+
+def path_to_bound(pattern: Pattern, bound: Any) -> tuple[int, str]:
+    """How many steps below a pattern's root the nearest capture lies that is bound already, and its name."""
+    name = getattr(pattern, "capture", None)
+    if name in bound:
+        return 0, str(name)
+    if not isinstance(pattern, OpPattern | Anything):
+        raise ValueError("between a further root and the capture it shares there may be plain op patterns only")
+    below = []
+    for child in pattern.children():
+        if set(captures(child)) & set(bound):
+            below.append(path_to_bound(child, bound))
+    if not below:
+        raise ValueError("a further root shares no capture with the roots before it")
+    steps, name = min(below)
+    return steps + 1, name

@@ -1,0 +1,198 @@
+"""The driver: rules over patterns, a worklist that re-matches at its head, in topological order, deterministic.
+
+A match is used at once, on the graph as it is then: nothing is matched first and edited afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import attrs
+
+from tfpasses.graph import Edit, Graph, GraphError, Node, Rewrite
+from tfpasses.pattern.compiler import Matcher
+from tfpasses.pattern.language import Pattern, Repeated
+from tfpasses.pattern.match import Match, Miss
+
+__all__ = ["RewriteError", "RewriteLoopError", "Rule", "RuleSet", "find"]
+
+Action = Callable[[Match, Edit], Miss | None]
+Declined = dict[tuple[str, str], Miss]
+"""(rule, root) -> what the rule said when it declined a match."""
+
+
+class RewriteError(GraphError):
+    """A rule raised. Its rewrite was rolled back; the message says which rule and where, the cause says what."""
+
+
+class RewriteLoopError(RewriteError):
+    """Rules that undo one another, or feed themselves: the worklist does not run empty."""
+
+
+@attrs.frozen(eq=False)
+class Rule:
+    """A pattern and what to do where it matches: edit and return None, or return a `Miss` and leave the graph alone."""
+
+    name: str
+    matcher: Matcher
+    action: Action
+
+    @classmethod
+    def of(cls, name: str, pattern: Pattern, action: Action) -> Rule:
+        """A rule from a pattern that is not compiled yet."""
+        return cls(name, Matcher(pattern), action)
+
+
+class Candidate(NamedTuple):
+    """A compiled pattern that may match at some root operation, where the first input's operation is one of `first` (None: whatever it is)."""
+
+    function: Callable[..., Any]
+    rule: Rule
+    first: frozenset[str] | None
+
+
+class Dispatch(dict[str, tuple[Candidate, ...]]):
+    """The candidates of one root operation, by the operation of its first input; filled in as operations are met."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.candidates: list[Candidate] = []
+
+    def __missing__(self, op: str) -> tuple[Candidate, ...]:
+        self[op] = found = tuple(candidate for candidate in self.candidates if candidate.first is None or op in candidate.first)
+        return found
+
+
+@attrs.define(eq=False, slots=False)
+class RuleSet:
+    """Rules applied together. Dispatch is by the operations of the root and of its first input; rules of one root are tried in order."""
+
+    rules: Sequence[Rule]
+    _table: dict[str, Dispatch] = attrs.field(init=False, factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        for rule in self.rules:
+            for op in rule.matcher.roots:
+                self._table.setdefault(op, Dispatch()).candidates.extend(
+                    Candidate(function, rule, first) for function, first in rule.matcher.functions(op)
+                )
+
+    def matches(self, graph: Any) -> Iterator[tuple[Rule, Match]]:
+        """All matches in a graph, without rewriting: the first rule that matches at each node."""
+        nodes, users = graph.nodes, graph.users
+        table = self._table
+        for node in nodes.values():
+            dispatch = table.get(node.op)
+            if dispatch is None:
+                continue
+            for candidate in dispatch[nodes[node.inputs[0].node].op if node.inputs else ""]:
+                refs = candidate.function(node, nodes, users, graph)
+                if refs is not None:
+                    yield candidate.rule, Match(node, refs, graph)
+                    break
+
+    def rewrite(self, edit: Edit, on_rewrite: Callable[[Rewrite], None] = lambda _: None) -> Declined:
+        """Apply the rules until none fires. Gives what the rules themselves declined, for `misses`.
+
+        Raises `RewriteError` where a rule raises (rolled back to before it), `RewriteLoopError` where the rules do not end.
+        """
+        table, nodes = self._table, edit.nodes
+        work = [node.name for node in nodes.values() if node.op in table]
+        work.reverse()
+        waiting = set(work)
+        declined: Declined = {}
+        budget = 16 * len(nodes) + 1024
+        while work:
+            name = work.pop()
+            waiting.discard(name)
+            node = nodes.get(name)
+            if node is None:
+                continue
+            for candidate in table[node.op][nodes[node.inputs[0].node].op if node.inputs else ""]:
+                refs = candidate.function(node, nodes, edit.users, edit)
+                if refs is None:
+                    continue
+                rewrite = self._apply(candidate.rule, Match(node, refs, edit), edit, declined)
+                if rewrite is None:
+                    continue
+                on_rewrite(rewrite)
+                if len(edit.journal) > budget:
+                    raise RewriteLoopError(f"{edit.made_by}: after {budget} rewrites the rules still fire, last {rewrite.rule} at {name}")
+                for other in reversed(self._downstream(rewrite.touched, edit)):
+                    if other not in waiting:
+                        waiting.add(other)
+                        work.append(other)
+                break
+        return declined
+
+    def misses(self, edit: Edit, declined: Declined) -> Iterator[tuple[Rule, Miss]]:
+        """The near misses at the nodes that are left. Asked on the graph as it is left: no miss speaks of a graph that is gone."""
+        for node in edit.nodes.values():
+            if node.op not in self._table:
+                continue
+            for rule in dict.fromkeys(candidate.rule for candidate in self._table[node.op].candidates):
+                miss = declined.get((rule.name, node.name)) or rule.matcher.explain(node, edit)
+                if miss is not None:
+                    yield rule, miss
+
+    def _apply(self, rule: Rule, match: Match, edit: Edit, declined: Declined) -> Rewrite | None:
+        edit.savepoint()
+        try:
+            miss = rule.action(match, edit)
+        except Exception as error:
+            edit.rollback()
+            raise RewriteError(f"{edit.made_by or 'rewrite'}: rule {rule.name} failed at node {match.root.name}: {error}") from error
+        if miss is not None:
+            edit.rollback()
+            declined[rule.name, match.root.name] = miss
+            return None
+        declined.pop((rule.name, match.root.name), None)
+        return edit.commit(rule.name, match.root.name)
+
+    def _downstream(self, touched: Iterable[str], edit: Edit) -> list[str]:
+        """The possible roots at the touched nodes, or so few uses above them that a pattern reaches down to them."""
+        found: dict[str, None] = {}
+        front = list(touched)
+        for _ in range(self._reach + 1):
+            beyond = []
+            for name in front:  # grows while it is walked: a repeated wrapper costs no reach
+                if name in found:
+                    continue
+                found[name] = None
+                into = front if edit.nodes[name].op in self._wrappers else beyond
+                into.extend(user for user, _ in edit.users.get(name, ()))
+            front = beyond
+        return [name for name in found if edit.nodes[name].op in self._table]
+
+    @cached_property
+    def _reach(self) -> int:
+        return max((height(rule.matcher.pattern) for rule in self.rules), default=0)
+
+    @cached_property
+    def _wrappers(self) -> frozenset[str]:
+        return frozenset(op for rule in self.rules for op in wrapper_ops(rule.matcher.pattern))
+
+
+def height(pattern: Pattern) -> int:
+    """How many steps lie between a pattern's root and its deepest node."""
+    return max((1 + height(child) for child in pattern.children()), default=0)
+
+
+def wrapper_ops(pattern: Pattern) -> Iterator[str]:
+    """The operations that a `repeated` steps over."""
+    if isinstance(pattern, Repeated):
+        yield from pattern.wrapper.ops
+    for child in pattern.children():
+        yield from wrapper_ops(child)
+
+
+def find(graph: Graph | Edit, pattern: Pattern) -> Iterator[Match]:
+    """Every match of a pattern in a graph, in topological order, without rewriting."""
+    matcher = Matcher(pattern)
+    node: Node
+    for node in graph.nodes.values():
+        match = matcher.match(node, graph)
+        if match is not None:
+            yield match
