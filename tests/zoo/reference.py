@@ -38,13 +38,18 @@ def float64_model(model: keras.Model) -> keras.Model:
     and a `Cast` to float32 among them would stay.
     """
     config = _widen_config(model.get_config())
-    classes = {type(layer).__name__: type(layer) for layer in model._flatten_layers()}
-    with _float64_policy(), keras.saving.custom_object_scope(classes), _unsafe_lambdas():
+    with _float64_policy(), keras.saving.custom_object_scope(_own_classes(model)), _unsafe_lambdas():
         twin = type(model).from_config(config)
         if not twin.built:
             twin.build(model.input_shape)
         _copy_weights(model, twin)
     return twin
+
+
+def _own_classes(model: keras.Model) -> dict[str, type]:
+    """The layer classes that are not Keras's; those would hide the `keras.ops` nodes of the same names, "Add" for one."""
+    classes = {type(layer) for layer in model._flatten_layers()}
+    return {cls.__name__: cls for cls in classes if not cls.__module__.startswith("keras.")}
 
 
 def _widen(array: Any) -> np.ndarray:
@@ -71,12 +76,17 @@ def _widen_dtype(dtype: Any) -> Any:
 
 def _copy_weights(model: keras.Model, twin: keras.Model) -> None:
     for source, target in zip(model.weights, twin.weights, strict=True):
-        if (source.path, source.shape) != (target.path, target.shape):
+        if (_owner(source), source.shape) != (_owner(target), target.shape):
             raise ValueError(f"weight {source.path}{source.shape} meets {target.path}{target.shape} in the float64 twin")
         target.assign(keras.ops.convert_to_numpy(source).astype(target.dtype))
     for layer in twin._flatten_layers():
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()  # it computes with a copy made when built, not with its weights
+
+
+def _owner(weight: keras.Variable) -> list[str]:
+    """The last layer's and the weight's own name; the models' names in front of them depend on when a model was built."""
+    return weight.path.split("/")[-2:]
 
 
 def _require_float64(twin: keras.Model, x: Any) -> None:

@@ -23,7 +23,8 @@ def build(name: str, input_shape: tuple[int, int, int] | None = None) -> keras.M
     """The keras.applications model `name` with seeded weights, measured statistics and logits as output.
 
     Cached: all callers share one model and **must not change it** (weights, layers, compile).  A caller who must change
-    it takes `architecture(name)`, or clones.
+    it takes `build.__wrapped__(name)`, which is not cached.  The seeded weights are the same everywhere; the measured
+    statistics only up to float32 rounding, which depends on the CPU and its threads: no golden file of these models.
     """
     model = architecture(name, input_shape)
     seed_weights(model, name)

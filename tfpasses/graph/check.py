@@ -49,7 +49,9 @@ def _check_params(graph: Graph, node: Node) -> None:
     known = {slot.rstrip("?") for slot in entry.slots}
     needed = {slot for slot in entry.slots if not slot.endswith("?")}
     if not needed <= set(node.params) <= known:
-        raise GraphError(f"node {node.name}: {node.op} takes parameters {', '.join(entry.slots) or 'none'}, it has {', '.join(node.params) or 'none'}")
+        raise GraphError(
+            f"node {node.name}: {node.op} takes parameters {', '.join(entry.slots) or 'none'}, it has {', '.join(node.params) or 'none'}"
+        )
 
 
 def check_shapes(graph: Graph, before: Graph | None = None) -> None:
@@ -61,7 +63,9 @@ def check_shapes(graph: Graph, before: Graph | None = None) -> None:
         inferred = infer_shape(node, shapes, {slot: graph.weights[key].shape for slot, key in node.params.items()})
         if inferred is not None:
             recorded = node.specs[0].shape
-            if len(recorded) != len(inferred) or any(a != b for a, b in zip(recorded, inferred, strict=True) if a is not None and b is not None):
+            if len(recorded) != len(inferred) or any(
+                a != b for a, b in zip(recorded, inferred, strict=True) if a is not None and b is not None
+            ):
                 raise ShapeError(f"node {node.name}: {node.op} gives shape {inferred}, {recorded} is recorded")
         elif before is not None and node.name in before.nodes and before.nodes[node.name].op == node.op:
             was = [before.spec(ref) for ref in before.nodes[node.name].inputs]

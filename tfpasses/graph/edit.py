@@ -46,12 +46,16 @@ class Rewrite:
 
     def __str__(self) -> str:
         parts = [f"{self.pass_name} #{self.number} {self.rule} at {self.root}"]
-        parts += [f"{word} {', '.join(names)}" for word, names in (("made", self.made), ("changed", self.changed), ("removed", self.removed)) if names]
+        parts += [
+            f"{word} {', '.join(names)}"
+            for word, names in (("made", self.made), ("changed", self.changed), ("removed", self.removed))
+            if names
+        ]
         return "; ".join(parts)
 
 
 class Edit:
-    """A graph under change. Reads like a `Graph` (nodes, weights, users, ..); `freeze` gives the new one. The source graph is never touched."""
+    """A graph under change. Reads like a `Graph` (nodes, weights, users, ..); `freeze` gives the new one. The source is never touched."""
 
     def __init__(self, graph: Graph, made_by: str = "") -> None:
         self.source = graph
@@ -70,7 +74,7 @@ class Edit:
         self._log: list[Callable[[], None]] = []
         self._made: dict[str, None] = {}
         self._changed: dict[str, None] = {}
-        self._removed: dict[str, Node] = {}
+        self._removed: dict[str, None] = {}
         self._fresh = 0
         self.savepoint()
 
@@ -180,13 +184,16 @@ class Edit:
             before, uses = self.outputs, self._output_uses
             self.outputs = tuple(new if ref == old else ref for ref in before)
             self._output_uses = count_outputs(self.outputs)
-            self._log.append(lambda: (setattr(self, "outputs", before), setattr(self, "_output_uses", uses), None)[-1])
+            self._released[old.node] = None
+            self._log.append(lambda: self._restore_outputs(before, uses))
         self._redirects.append((old, new))
         self._log.append(lambda: (self._redirects.pop(), None)[-1])
 
     def remove(self, node: Node) -> None:
-        """Remove a node that nothing uses. Raises `GraphError` where something does."""
+        """Remove a node that nothing uses. Raises `GraphError` where something does, and for a graph input."""
         name = node.name
+        if name in self.source.inputs:
+            raise GraphError(f"node {name} cannot be removed: it is a graph input")
         if self._users.get(name):
             raise GraphError(f"node {name} cannot be removed: {next(iter(self._users[name]))[0]} uses it")
         if self._output_uses.get(name):
@@ -197,8 +204,7 @@ class Edit:
         del self.nodes[name]
         self._log.append(lambda: self.nodes.__setitem__(name, current))
         self._touch_weights(current, None)
-        self._removed[name] = current
-        self._log.append(lambda: (self._removed.pop(name), None)[-1])
+        self._removed[name] = None
 
     def replace(self, node: Node, by: Node | Ref) -> None:
         """Let another node's first output (or a value) stand for `node`'s, and remove `node`. Facts about its value stay with the other."""
@@ -220,13 +226,16 @@ class Edit:
         self._made, self._changed, self._removed = {}, {}, {}
         self._rewired: dict[str, None] = {}
         self._released: dict[str, None] = {}
+        self._unshared: dict[str, None] = {}
         self._log.clear()
+        self._first_fresh = self._fresh
         self._first_redirect = len(self._redirects)
 
     def rollback(self) -> None:
         """Undo everything since the last savepoint."""
         while self._log:
             self._log.pop()()
+        self._fresh = self._first_fresh
         self.savepoint()
 
     def commit(self, rule: str, root: str, payload: Mapping[str, Any] | None = None) -> Rewrite:
@@ -236,7 +245,9 @@ class Edit:
         removed = tuple(name for name in self._removed if name not in self._made)
         self._note_scopes([*made, *changed, *removed])
         redirects = tuple(self._redirects[self._first_redirect :])
-        touched = tuple(name for name in {**self._made, **self._changed, **self._rewired, **self._freed()} if name in self.nodes)
+        touched = tuple(
+            name for name in {**self._made, **self._changed, **self._rewired, **self._freed(), **self._unshared} if name in self.nodes
+        )
         rewrite = Rewrite(self.made_by, len(self.journal) + 1, rule, root, made, changed, removed, redirects, touched, payload or {})
         self.journal.append(rewrite)
         self.savepoint()
@@ -248,7 +259,8 @@ class Edit:
             self.commit("edit", next(iter({**self._made, **self._changed, **self._removed}), ""))
         if not self.journal:
             return self.source
-        nodes = sort_nodes(self.nodes)
+        places = dict.fromkeys(name for name in self.source.nodes if name in self.nodes)  # a removal rolled back has lost its place
+        nodes = sort_nodes({name: self.nodes[name] for name in (*places, *self.nodes)})
         used = {key for node in nodes.values() for key in node.params.values()}
         weights = {key: array for key, array in self.weights.items() if key in used}
         facts = {key: fact for key, fact in self.facts.items() if key[0].node in nodes}
@@ -280,6 +292,9 @@ class Edit:
         else:
             mapping[key] = before
 
+    def _restore_outputs(self, outputs: tuple[Ref, ...], uses: Mapping[str, int]) -> None:
+        self.outputs, self._output_uses = outputs, uses
+
     def _put(self, node: Node) -> None:
         before = self.nodes.get(node.name)
         self.nodes[node.name] = node
@@ -300,6 +315,8 @@ class Edit:
         for key in old ^ new:
             users = index.get(key, ())
             index[key] = tuple(user for user in users if user != name) if key in old else (*users, name)
+            if key in old and len(index[key]) <= FEW_USES:
+                self._unshared.update(dict.fromkeys(index[key]))
             self._log.append(lambda key=key, users=users: index.__setitem__(key, users))  # type: ignore[misc]
 
     def _set_weight(self, key: str, array: Array) -> None:
@@ -342,7 +359,7 @@ class Edit:
         self._put(attrs.evolve(node, inputs=(*node.inputs[:position], new, *node.inputs[position + 1 :])))
 
     def _freed(self) -> dict[str, None]:
-        """Who still uses the nodes that lost a use, where these are so few that a use count may just have come down to what a pattern asks."""
+        """Who still uses the nodes that lost a use, where so few are left that a count may just have come down to what a pattern asks."""
         few = (users for name in self._released if len(users := self._users.get(name, {})) <= FEW_USES)
         return {user: None for users in few for user, _ in users}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -61,7 +63,7 @@ def save_facts(path: str | Path, graph: Graph) -> None:
         for field in attrs.fields(type(fact)):
             arrays[f"{ref.node}|{ref.index}|{kind}|{field.name}"] = getattr(fact, field.name)
     with atomic_write(Path(path)) as beside, beside.open("wb") as stream:
-        np.savez(stream, allow_pickle=False, **arrays)  # type: ignore[arg-type]  # numpy types **kwds as arrays only since 2.4
+        np.savez(stream, allow_pickle=False, **arrays)
 
 
 def load_facts(path: str | Path, graph: Graph) -> Mapping[FactKey, Fact]:
@@ -74,18 +76,18 @@ def load_facts(path: str | Path, graph: Graph) -> Mapping[FactKey, Fact]:
             arrays = {key: file[key] for key in file.files}
     except FileNotFoundError:
         raise FactsError(f"{path}: no such file") from None
-    except (OSError, ValueError, EOFError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise FactsError(f"{path}: not a facts file (.npz): {error}") from error
-    if "digest" not in arrays or int(arrays.pop("format", np.array(0))) != FORMAT:
+    if "digest" not in arrays or not np.array_equal(arrays.pop("format", 0), FORMAT):
         raise FactsError(f"{path}: not a facts file of format {FORMAT}; write one with `tfpasses run .. --facts`")
     digest = str(arrays.pop("digest"))
     if digest != graph.digest:
         raise FactsError(f"{path}: these facts belong to another model (digest {digest[:12]}, this model has {graph.digest[:12]})")
     fields: dict[FactKey, dict[str, np.ndarray[Any, Any]]] = {}
-    for key, array in arrays.items():
-        node, index, kind, field = key.split("|")
-        fields.setdefault((Ref(node, int(index)), kind), {})[field] = array
     try:
+        for key, array in arrays.items():
+            node, index, kind, field = key.rsplit("|", 3)
+            fields.setdefault((Ref(node, int(index)), kind), {})[field] = array
         return {key: Fact.kinds[key[1]](**values) for key, values in fields.items()}
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise FactsError(f"{path}: holds a fact this version does not know: {error}") from error

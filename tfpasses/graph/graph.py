@@ -24,6 +24,8 @@ Users = Mapping[str, Mapping[tuple[str, int], int]]
 TO_KERAS = "tfpasses.frontends.keras:to_keras"
 TO_SVG = "tfpasses.view.dot:to_svg"
 
+FIRST = Slot(0)
+
 
 @attrs.frozen(eq=False)
 class Scope:
@@ -54,13 +56,13 @@ class Graph:
     inputs: tuple[str, ...] = ()
     """The `Input` nodes' names."""
     outputs: tuple[Ref, ...] = ()
-    input_structure: Any = Slot(0)
+    input_structure: Any = FIRST
     """How a caller passes the inputs: dicts, lists and tuples over `Slot(i)`."""
-    output_structure: Any = Slot(0)
+    output_structure: Any = FIRST
     output_names: tuple[str, ...] = ()
     """The outputs' public names."""
     scopes: Mapping[str, Scope] = EMPTY
-    facts: Mapping[FactKey, Fact] = EMPTY
+    facts: Mapping[FactKey, Fact] = attrs.field(factory=dict)
     name: str = "graph"
     source: Any = None
     """What the frontend needs to write the same kind of model."""
@@ -136,8 +138,8 @@ def count_outputs(outputs: tuple[Ref, ...]) -> dict[str, int]:
 
 
 def index_weights(nodes: Mapping[str, Node]) -> dict[str, tuple[str, ...]]:
-    users: dict[str, tuple[str, ...]] = {}
+    users: dict[str, dict[str, None]] = {}
     for node in nodes.values():
         for key in node.params.values():
-            users[key] = (*users.get(key, ()), node.name)
-    return users
+            users.setdefault(key, {})[node.name] = None
+    return {key: tuple(names) for key, names in users.items()}

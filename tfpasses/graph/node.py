@@ -33,7 +33,8 @@ class Owner:
 class Node:
     """An operation with its inputs, static configuration and parameters. Persistent: `attrs.evolve` gives a changed copy.
 
-    `op` is a canonical name of the vocabulary (`tfpasses.graph.ops`), or a foreign one with its frontend's prefix (`keras.LSTM`), which is opaque.
+    `op` is a canonical name of the vocabulary (`tfpasses.graph.ops`), or a foreign one with its frontend's prefix (`keras.LSTM`),
+    which is opaque.
     """
 
     name: str

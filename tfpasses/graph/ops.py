@@ -67,7 +67,12 @@ VOCABULARY: Mapping[str, Op] = {
         _op("Input", "a graph input"),
         _op("Const", "a constant array", slots="value"),
         _op("Conv", "convolution, 1-D to 3-D; kernel [k.., in/groups, out]", slots=_KERNEL, traits="linear"),
-        _op("DepthwiseConv", "depthwise convolution; kernel [k.., in, multiplier], out channel = in·multiplier + m", slots=_KERNEL, traits="linear"),
+        _op(
+            "DepthwiseConv",
+            "depthwise convolution; kernel [k.., in, multiplier], out channel = in·multiplier + m",
+            slots=_KERNEL,
+            traits="linear",
+        ),
         _op("ConvTranspose", "transposed convolution; kernel [k.., out, in]", slots=_KERNEL, traits="linear"),
         _op(
             "SeparableConv",
@@ -85,7 +90,7 @@ VOCABULARY: Mapping[str, Op] = {
         ),
         _op(
             "Relu",
-            "max_value if x >= max_value, x if x >= threshold, else negative_slope·(x - threshold)",
+            "max_value if x >= max_value, x if x > threshold, else negative_slope·(x - threshold)",
             traits=_POINT,
             conditional={"positively_homogeneous": _plain_relu},
         ),

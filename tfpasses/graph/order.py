@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from tfpasses.graph.errors import GraphError
 from tfpasses.graph.node import Node
 
-__all__ = ["sort_nodes"]
+__all__ = ["sort_keys", "sort_nodes"]
 
 
 def sort_nodes(nodes: Mapping[str, Node]) -> dict[str, Node]:
     """The nodes in topological order, as near to the given order as that allows. Linear; raises `GraphError` on a cycle."""
-    done: dict[str, Node] = {}
+    return {name: nodes[name] for name in sort_keys(nodes, lambda name: [ref.node for ref in nodes[name].inputs])}
+
+
+def sort_keys(keys: Iterable[str], before: Callable[[str], Iterable[str]]) -> list[str]:
+    """The keys, each after all that `before` names, as near to the given order as that allows. Linear; raises `GraphError` on a cycle."""
+    done: dict[str, None] = {}
     opened: set[str] = set()
-    for start in nodes:
+    for start in keys:
         stack = [start]
         while stack:
-            name = stack[-1]
-            if name in done:
+            key = stack[-1]
+            if key in done:
                 stack.pop()
                 continue
-            waiting = [ref.node for ref in nodes[name].inputs if ref.node not in done]
+            waiting = [other for other in before(key) if other not in done]
             if not waiting:
-                done[name] = nodes[name]
+                done[key] = None
                 stack.pop()
                 continue
-            if name in opened:
-                raise GraphError(f"the graph has a cycle through node {name}")
-            opened.add(name)
+            if key in opened:
+                raise GraphError(f"the graph has a cycle through node {key}")
+            opened.add(key)
             stack.extend(reversed(waiting))
-    return done
+    return list(done)

@@ -30,7 +30,9 @@ def infer_shape(node: Node, inputs: Sequence[Shape], params: Mapping[str, Shape]
     except (IndexError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, ShapeError):
             raise
-        raise ShapeError(f"node {node.name}: {node.op} does not fit its inputs {list(inputs)} and parameters {dict(params)}: {error}") from error
+        raise ShapeError(
+            f"node {node.name}: {node.op} does not fit its inputs {list(inputs)} and parameters {dict(params)}: {error}"
+        ) from error
 
 
 def _require(condition: bool, node: Node, message: str) -> None:
@@ -72,7 +74,7 @@ def _convolution(node: Node, inputs: Sequence[Shape], params: Mapping[str, Shape
     channels: int = last  # type: ignore[assignment]  # kernels have no unknown dimension
     if node.op == "Conv":
         groups = config["groups"]
-        _require(_same(shape[axis], fan_in * groups), node, f"kernel takes {fan_in * groups} channels, the input has {shape[axis]}")  # type: ignore[operator]
+        _require(_same(shape[axis], fan_in * groups), node, f"kernel takes {fan_in * groups} channels, the input has {shape[axis]}")
         _require(channels % groups == 0, node, f"{channels} filters do not divide into {groups} groups")
     else:
         _require(_same(shape[axis], fan_in), node, f"kernel takes {fan_in} channels, the input has {shape[axis]}")
@@ -119,7 +121,9 @@ def _dense(node: Node, inputs: Sequence[Shape], params: Mapping[str, Shape]) -> 
 def _batch_norm(node: Node, inputs: Sequence[Shape], params: Mapping[str, Shape]) -> Shape:
     (shape,) = inputs
     for slot, size in params.items():
-        _require(_same(shape[node.config["axis"]], size[0]), node, f"{slot} has shape {size}, the input {shape} on axis {node.config['axis']}")
+        _require(
+            _same(shape[node.config["axis"]], size[0]), node, f"{slot} has shape {size}, the input {shape} on axis {node.config['axis']}"
+        )
     return shape
 
 

@@ -96,7 +96,7 @@ def format_value(value: Any, names: Iterable[str] = ()) -> str:
         return f"array({value.dtype.name}[{','.join(map(str, value.shape))}] {hashlib.blake2b(value.tobytes(), digest_size=6).hexdigest()})"
     if isinstance(value, float):
         return repr(float(value))
-    if value is None or isinstance(value, str | int | bool | np.generic):
+    if value is None or isinstance(value, str | bytes | int | bool | np.generic):
         return str(value)
     name = getattr(value, "__qualname__", None) or getattr(value, "name", None) or type(value).__qualname__
     return f"<{name}>"
@@ -105,7 +105,8 @@ def format_value(value: Any, names: Iterable[str] = ()) -> str:
 def digest(graph: Graph) -> str:
     """A BLAKE2 hash of nodes, wiring, configuration and weights (dtype, shape and bytes), in hexadecimal."""
     state = hashlib.blake2b(digest_size=16)
-    order = {key: number for number, key in enumerate(dict.fromkeys(k for node in graph.nodes.values() for k in node.params.values()))}
+    keys = dict.fromkeys(key for node in graph.nodes.values() for _, key in sorted(node.params.items()))
+    order = {key: number for number, key in enumerate(keys)}
     for node in graph.nodes.values():
         config = " ".join(f"{key}={format_value(value)}" for key, value in sorted(node.config.items()))
         params = " ".join(f"{slot}={order[key]}" for slot, key in sorted(node.params.items()))

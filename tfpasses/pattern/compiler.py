@@ -26,7 +26,7 @@ from tfpasses.pattern.language import (
     Roots,
     captures,
 )
-from tfpasses.pattern.match import Captured, Match, Miss
+from tfpasses.pattern.match import Match, Miss
 
 __all__ = ["Matcher"]
 
@@ -83,7 +83,7 @@ class Matcher:
         return [(self._fast[number], first_input_ops(self._options[number])) for number in self.roots.get(op, ())]
 
     def explain(self, node: Node, graph: Any) -> Miss | None:
-        """Why the pattern does not match at this node: the deepest check that failed. None where it matches or has another root operation."""
+        """Why the pattern does not match at this node: the deepest check that failed. None where it matches or the operation is another."""
         failed: list[tuple[int, Check, Node]] = []
         for number in self.roots.get(node.op, ()):
             if self._explaining[number](node, graph.nodes, graph.users, graph, failed) is not None:
@@ -133,6 +133,8 @@ class Generator:
         self.jump = "return None"
         self.depth = 0
         self.bound: dict[str, str] = {}
+        self.maybe: set[str] = set()
+        self.roots = ["n0"]
         self.checks: list[Check] = []
         self.scope: dict[str, Any] = {"Ref": Ref, "permutations": itertools.permutations}
         self.counter = itertools.count()
@@ -146,7 +148,12 @@ class Generator:
         self.node(first, "n0", "r0", lambda: self.further_roots(rest, self.succeed))
         source = f"def match({parameters}):\n" + "\n".join(self.lines) + "\n"
         self.scope["checks"] = self.checks
-        exec(compile(source, f"<pattern at {self.pattern.where}>", "exec"), self.scope)
+        try:
+            exec(compile(source, f"<pattern at {self.pattern.where}>", "exec"), self.scope)
+        except SyntaxError as error:  # Python nests 20 loops at most
+            raise ValueError(
+                f"{self.pattern.where}: more choices (commutative inputs, alternatives, optional nodes) than one pattern can hold; split it"
+            ) from error
         function: Callable[..., Any] = self.scope["match"]
         return function
 
@@ -202,7 +209,7 @@ class Generator:
         elif isinstance(pattern, Alternatives):
             self.choose(pattern.options, ref, user, then)
         elif isinstance(pattern, Optional):
-            self.choose((pattern.wrapper(pattern.inner), pattern.inner), ref, user, then)
+            self.optional(pattern, ref, user, then)
         else:
             raise ValueError(f"{type(pattern).__name__} cannot stand for an input")
 
@@ -232,10 +239,12 @@ class Generator:
         if name is None:
             then()
         elif name in self.bound:
-            self.fail_unless(
-                f"{ref} == {self.bound[name]}", pattern, node, lambda n, _: f"{n.name}: it is not the same node as the other {name!r}"
-            )
+            known = self.bound[name]
+            same = f"{known} is None or {ref} == {known}" if known in self.maybe else f"{ref} == {known}"
+            self.fail_unless(same, pattern, node, lambda n, _: f"{n.name}: it is not the same node as the other {name!r}")
+            self.bound[name] = ref
             then()
+            self.bound[name] = known
         else:
             self.bound[name] = ref
             then()
@@ -248,7 +257,9 @@ class Generator:
             then()
         elif pattern.commutes and len(pattern.inputs) > 1:
             refs = [self.fresh("r") for _ in pattern.inputs]
-            self.loop(f"for {', '.join(refs)} in permutations({node}.inputs):", lambda: self.sequence(pattern.inputs or (), refs, node, then))
+            self.loop(
+                f"for {', '.join(refs)} in permutations({node}.inputs):", lambda: self.sequence(pattern.inputs or (), refs, node, then)
+            )
         else:
             refs = [self.fresh("r") for _ in pattern.inputs]
             self.line(f"{', '.join(refs)}, = {node}.inputs")
@@ -267,7 +278,24 @@ class Generator:
         self.line(f"{here} = {ref}; {node} = nodes[{here}.node]")
         self.line(f"while {' and '.join(holds)}:")
         self.line(f"    {here} = {node}.inputs[0]; {node} = nodes[{here}.node]")
+        if self.explaining:
+            self.why_not_repeated(pattern.wrapper, node)
         self.value(pattern.inner, here, user, then)
+
+    def optional(self, pattern: Optional, ref: str, user: str, then: Emit) -> None:
+        """Below the wrapper, or here: the inner pattern is compiled once for both."""
+        below = Anything(f"<{self.fresh('below')}>")
+        options = (pattern.wrapper(below), below)
+        self.choose(options, ref, user, lambda: self.value(pattern.inner, self.bound[str(below.capture)], user, then))
+
+    def why_not_repeated(self, wrapper: OpPattern, node: str) -> None:
+        """A node that would have been stepped over but for a condition: that is the nearer reason, if what follows fails on it."""
+        for condition, reason, explain in ((self.keep(c.holds), c.reason, c.explain) for c in wrapper.conditions):
+            self.checks.append(
+                Check(wrapper, lambda n, g, reason=reason, explain=explain: f"{n.name}: {explain(n, g) if explain else reason}")  # type: ignore[misc]
+            )
+            self.line(f"if {node}.op in {self.keep(wrapper.ops)} and not {condition}({node}, graph):")
+            self.line(f"    failed.append(({self.depth + 2}, checks[{len(self.checks) - 1}], {node}))")
 
     def choose(self, options: tuple[Pattern, ...], ref: str, user: str, then: Emit) -> None:
         """Alternatives: a generator gives the captures of each option that matches, and what follows is tried for each."""
@@ -290,6 +318,7 @@ class Generator:
 
         def body() -> None:
             self.bound.update(variables)
+            self.maybe.update(variables.values())  # None where the option taken has no such capture
             then()
             for name in variables:
                 del self.bound[name]
@@ -328,6 +357,7 @@ class Generator:
         pattern, rest = patterns[0], patterns[1:]
         steps, anchor = path_to_bound(pattern, self.bound)
         found = self.bound[anchor]
+        self.fail_unless(f"type({found}) is Ref", pattern, "n0", lambda n, _: f"{n.name}: {anchor} captured no single node to go on from")
         self.climb(f"{found}.node", steps, lambda root: self.another_root(pattern, root, lambda: self.further_roots(rest, then)))
 
     def climb(self, name: str, steps: int, then: Callable[[str], None]) -> None:
@@ -342,8 +372,10 @@ class Generator:
         ref, node = self.fresh("r"), self.fresh("n")
         self.line(f"{node} = nodes[{name}]; {ref} = Ref({node}.name, 0)")
         self.one_of(pattern, node)
-        self.fail_unless(f"{node} is not n0", pattern, node, lambda n, _: f"{n.name}: it is the first root itself")
+        self.fail_unless(f"{node} not in ({', '.join(self.roots)},)", pattern, node, lambda n, _: f"{n.name}: it is a root already")
+        self.roots.append(node)
         self.node(pattern, node, ref, then)
+        self.roots.pop()
 
 
 def path_to_bound(pattern: Pattern, bound: Any) -> tuple[int, str]:

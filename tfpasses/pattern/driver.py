@@ -13,7 +13,7 @@ import attrs
 
 from tfpasses.graph import Edit, Graph, GraphError, Node, Rewrite
 from tfpasses.pattern.compiler import Matcher
-from tfpasses.pattern.language import Pattern, Repeated
+from tfpasses.pattern.language import Pattern, Repeated, Roots
 from tfpasses.pattern.match import Match, Miss
 
 __all__ = ["RewriteError", "RewriteLoopError", "Rule", "RuleSet", "find"]
@@ -46,7 +46,7 @@ class Rule:
 
 
 class Candidate(NamedTuple):
-    """A compiled pattern that may match at some root operation, where the first input's operation is one of `first` (None: whatever it is)."""
+    """A compiled pattern that may match at some root operation, if the first input's operation is one of `first` (None: any)."""
 
     function: Callable[..., Any]
     rule: Rule
@@ -108,11 +108,12 @@ class RuleSet:
             name = work.pop()
             waiting.discard(name)
             node = nodes.get(name)
-            if node is None:
+            if node is None or (dispatch := table.get(node.op)) is None:  # removed, or changed, since it was put here
                 continue
-            for candidate in table[node.op][nodes[node.inputs[0].node].op if node.inputs else ""]:
+            fired = None
+            for candidate in dispatch[nodes[node.inputs[0].node].op if node.inputs else ""]:
                 refs = candidate.function(node, nodes, edit.users, edit)
-                if refs is None:
+                if refs is None or candidate.rule is fired:
                     continue
                 rewrite = self._apply(candidate.rule, Match(node, refs, edit), edit, declined)
                 if rewrite is None:
@@ -124,7 +125,9 @@ class RuleSet:
                     if other not in waiting:
                         waiting.add(other)
                         work.append(other)
-                break
+                if name in waiting or nodes.get(name) is not node:
+                    break
+                fired = candidate.rule  # it left its root alone: the other rules have their turn there
         return declined
 
     def misses(self, edit: Edit, declined: Declined) -> Iterator[tuple[Rule, Miss]]:
@@ -133,7 +136,7 @@ class RuleSet:
             if node.op not in self._table:
                 continue
             for rule in dict.fromkeys(candidate.rule for candidate in self._table[node.op].candidates):
-                miss = declined.get((rule.name, node.name)) or rule.matcher.explain(node, edit)
+                miss = rule.matcher.explain(node, edit) or declined.get((rule.name, node.name))
                 if miss is not None:
                     yield rule, miss
 
@@ -153,18 +156,29 @@ class RuleSet:
 
     def _downstream(self, touched: Iterable[str], edit: Edit) -> list[str]:
         """The possible roots at the touched nodes, or so few uses above them that a pattern reaches down to them."""
+        found = self._above(touched, edit)
+        below = [name for name in found if edit.nodes[name].op in self._further]
+        if below:  # a further root of `roots` may be new here: its first root is beside it, down to what they share and up again
+            for _ in range(self._reach):
+                below = list(dict.fromkeys(ref.node for name in below for ref in edit.nodes[name].inputs))
+                found |= self._above(below, edit)
+        return [name for name in found if edit.nodes[name].op in self._table]
+
+    def _above(self, names: Iterable[str], edit: Edit) -> dict[str, None]:
+        """The nodes and what lies above them, as many uses as the highest pattern is high."""
         found: dict[str, None] = {}
-        front = list(touched)
+        front = list(names)
         for _ in range(self._reach + 1):
-            beyond = []
+            beyond: list[str] = []
             for name in front:  # grows while it is walked: a repeated wrapper costs no reach
                 if name in found:
                     continue
                 found[name] = None
-                into = front if edit.nodes[name].op in self._wrappers else beyond
+                node = edit.nodes[name]
+                into = front if node.op in self._wrappers and len(node.inputs) == 1 else beyond
                 into.extend(user for user, _ in edit.users.get(name, ()))
             front = beyond
-        return [name for name in found if edit.nodes[name].op in self._table]
+        return found
 
     @cached_property
     def _reach(self) -> int:
@@ -173,6 +187,10 @@ class RuleSet:
     @cached_property
     def _wrappers(self) -> frozenset[str]:
         return frozenset(op for rule in self.rules for op in wrapper_ops(rule.matcher.pattern))
+
+    @cached_property
+    def _further(self) -> frozenset[str]:
+        return frozenset(op for rule in self.rules for op in further_ops(rule.matcher.pattern))
 
 
 def height(pattern: Pattern) -> int:
@@ -186,6 +204,15 @@ def wrapper_ops(pattern: Pattern) -> Iterator[str]:
         yield from pattern.wrapper.ops
     for child in pattern.children():
         yield from wrapper_ops(child)
+
+
+def further_ops(pattern: Pattern) -> Iterator[str]:
+    """The operations of the roots after the first."""
+    if isinstance(pattern, Roots):
+        for root in pattern.patterns[1:]:
+            yield from root.ops
+    for child in pattern.children():
+        yield from further_ops(child)
 
 
 def find(graph: Graph | Edit, pattern: Pattern) -> Iterator[Match]:

@@ -16,7 +16,21 @@ import attrs
 
 from tfpasses.graph import Node, has_trait, ops_with_trait
 
-__all__ = ["Alternatives", "Anything", "Condition", "Optional", "Pattern", "Repeated", "Roots", "anything", "const", "op", "optional", "repeated", "roots"]
+__all__ = [
+    "Alternatives",
+    "Anything",
+    "Condition",
+    "Optional",
+    "Pattern",
+    "Repeated",
+    "Roots",
+    "anything",
+    "const",
+    "op",
+    "optional",
+    "repeated",
+    "roots",
+]
 
 Predicate = Callable[[Node, Any], bool]
 Explain = Callable[[Node, Any], str]
@@ -24,7 +38,7 @@ Explain = Callable[[Node, Any], str]
 
 @attrs.frozen(eq=False)
 class Condition:
-    """Something asked of a matched node. `holds(node, graph)`; where it does not, `reason` (or `explain(node, graph)`) says what is wrong."""
+    """Something asked of a matched node: `holds(node, graph)`. Where it does not, `reason` (or `explain(node, graph)`) says why."""
 
     reason: str
     holds: Predicate
@@ -35,7 +49,7 @@ class Condition:
 class Pattern:
     """Base of all patterns. `|` gives alternatives, `["name"]` captures the node; the same name twice means the same value."""
 
-    where: str = attrs.field(kw_only=True, factory=lambda: _caller())
+    where: str = attrs.field(kw_only=True, factory=lambda: _caller())  # noqa: PLW0108  # _caller is defined below
     """File and line of the pattern's construction."""
 
     def __or__(self, other: Pattern) -> Alternatives:
@@ -97,6 +111,7 @@ class OpPattern(Pattern):
         return self.when("it is used more than once", has_one_use, explain_uses)
 
     def children(self) -> tuple[Pattern, ...]:
+        """The sub-patterns."""
         return (*(self.inputs or ()), *((self.every,) if self.every else ()))
 
 
@@ -107,6 +122,7 @@ class Alternatives(Pattern):
     options: tuple[Pattern, ...]
 
     def children(self) -> tuple[Pattern, ...]:
+        """The sub-patterns."""
         return self.options
 
 
@@ -118,6 +134,7 @@ class Optional(Pattern):
     inner: Pattern
 
     def children(self) -> tuple[Pattern, ...]:
+        """The sub-patterns."""
         return (self.wrapper, self.inner)
 
 
@@ -129,16 +146,20 @@ class Repeated(Pattern):
     inner: Pattern
 
     def children(self) -> tuple[Pattern, ...]:
+        """The sub-patterns."""
         return (self.wrapper, self.inner)
 
 
 @attrs.frozen(eq=False)
 class Roots(Pattern):
-    """Several roots at once. The first is matched where the driver stands; each further one is found through a node that an earlier one captured."""
+    """Several different roots at once. The first is matched where the driver stands; each further one is found through a node that
+    an earlier one captured.
+    """
 
     patterns: tuple[OpPattern, ...]
 
     def children(self) -> tuple[Pattern, ...]:
+        """The sub-patterns."""
         return self.patterns
 
 
@@ -201,7 +222,8 @@ def captures(pattern: Pattern) -> Iterator[str]:
 
 def uses(node: Node, graph: Any) -> int:
     """How many uses a node's outputs have, graph outputs among them."""
-    return len(graph.users.get(node.name, ())) + graph.output_uses.get(node.name, 0)
+    count: int = len(graph.users.get(node.name, ())) + graph.output_uses.get(node.name, 0)
+    return count
 
 
 def has_one_use(node: Node, graph: Any) -> bool:

@@ -11,7 +11,7 @@ from tfpasses.graph import Node, Ref
 
 __all__ = ["Match", "Miss"]
 
-Captured = Ref | tuple[Ref, ...] | None
+Captured = Ref | tuple[Ref | None, ...] | None
 
 
 @attrs.frozen(eq=False)
@@ -34,9 +34,11 @@ class Match:
         return None if self.refs.get(name) is None else self[name]
 
     def all(self, name: str) -> tuple[Node, ...]:
-        """The nodes captured by a variadic pattern, in the order of the inputs."""
+        """The nodes captured by a variadic pattern, in the order of the inputs; those that an optional left out are left out."""
         refs = self.refs[name]
-        return tuple(self.graph.nodes[ref.node] for ref in refs if isinstance(ref, Ref)) if isinstance(refs, tuple) and not isinstance(refs, Ref) else (self[name],)
+        if refs is None or isinstance(refs, Ref):
+            return () if refs is None else (self[name],)
+        return tuple(self.graph.nodes[ref.node] for ref in refs if ref is not None)
 
     def ref(self, name: str) -> Ref:
         """The captured value."""

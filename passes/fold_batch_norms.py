@@ -1,0 +1,98 @@
+"""Fold batch norms into the linear layer before them."""
+
+from __future__ import annotations
+
+import attrs
+import numpy as np
+
+from tfpasses.graph import Array, ChannelStats, Edit, LinearView, Node, Ref, has_trait
+from tfpasses.manager import Contract, Effect, Pass, register, rule
+from tfpasses.passes.fold import Affine, fold_backward
+from tfpasses.pattern import Match, Miss, op, repeated
+
+__all__ = ["FoldBatchNorms"]
+
+INFERENCE_BATCH_NORM = op("BatchNorm").when("it is called with training=True, so it has no fixed scale and shift", lambda node, _: not node.config.get("training"))
+NO_OP = op(trait="inference_identity").only_use()
+LINEAR = op(trait="linear").only_use()
+
+
+@register
+@attrs.frozen
+class FoldBatchNorms(Pass):
+    """Fold batch norms backward, into the linear layer before them.
+
+    With a = gamma / sqrt(variance + epsilon), over the output channels: W' = W·a, b' = beta + (b - mean)·a. Exact in real
+    arithmetic. Source: Nagel et al., "Data-Free Quantization through Weight Equalization and Bias Correction", arXiv 1906.04721.
+
+    Folds into Conv1D/2D/3D (grouped, dilated), DepthwiseConv, ConvTranspose, SeparableConv (its pointwise kernel) and Dense, also
+    through Dropout and Identity. A batch norm stays, with a remark that says why, where the linear layer's value is used elsewhere
+    or is an output, where an activation lies between, where a shared kernel's uses would not all fold alike, where it normalises
+    another axis than the channels, where it is called with training=True, or where a weight is not finite.
+
+    Leaves `ChannelStats(beta, |gamma|)` on the folded layer's output.
+    """
+
+    name = "fold-batch-norms"
+    contract = Contract(Effect.REASSOCIATES, provides={ChannelStats})
+
+    @rule(INFERENCE_BATCH_NORM["bn"](repeated(NO_OP, LINEAR["linear"])))
+    def backward(self, match: Match, edit: Edit) -> Miss | None:
+        """BatchNorm(Dropout*(linear)), at every use of the kernel at once."""
+        pairs = [(match["linear"], match["bn"])]
+        for name in kernel_sharers(match["linear"], edit):
+            bn = batch_norm_after(edit.nodes[name], edit)
+            if bn is None:
+                return match.miss(f"{name} shares a weight with {match['linear'].name}, and no batch norm follows it that could fold with this one", edit.nodes[name])
+            pairs.append((edit.nodes[name], bn))
+        affines = [Affine.of(bn, edit) for _, bn in pairs]
+        for (linear, bn), affine in zip(pairs, affines, strict=True):
+            reason = unsuitable(linear, bn, affine, edit)
+            if reason:
+                return match.miss(reason, bn)
+            if not np.array_equal(affine.scale, affines[0].scale) or not np.array_equal(affine.shift, affines[0].shift):
+                return match.miss(f"{linear.name} shares a weight with {match['linear'].name}, but {bn.name} scales it in another way", bn)
+        folded = fold_backward(LinearView.of(pairs[0][0], edit), affines[0])
+        if not all(np.isfinite(array.astype(np.float64)).all() for array in folded.values()):
+            return match.miss(f"the folded weights of {match['linear'].name} would not be finite in {next(iter(folded.values())).dtype}")
+        edit.set_params([linear for linear, _ in pairs], folded)
+        for (linear, bn), affine in zip(pairs, affines, strict=True):
+            edit.add_fact(linear, affine.stats)
+            edit.replace(bn, bn.inputs[0])
+        return None
+
+
+def kernel_sharers(linear: Node, edit: Edit) -> list[str]:
+    """The other nodes that use a weight of this one."""
+    return list(dict.fromkeys(name for key in linear.params.values() for name in edit.weight_users[key] if name != linear.name))
+
+
+def batch_norm_after(linear: Node, edit: Edit) -> Node | None:
+    """The batch norm that alone uses a linear node's output, through no-ops at most."""
+    node = linear
+    while has_trait(node, "linear") or has_trait(node, "inference_identity"):
+        users = list(edit.users.get(node.name, ()))
+        if len(users) != 1 or edit.output_uses.get(node.name):
+            return None
+        node = edit.nodes[users[0][0]]
+        if has_trait(node, "linear"):
+            return None
+    return node if node.op == "BatchNorm" and not node.config.get("training") else None
+
+
+def unsuitable(linear: Node, bn: Node, affine: Affine, edit: Edit) -> str:
+    """Why this pair cannot fold, or nothing."""
+    view, spec = LinearView.of(linear, edit), edit.spec(Ref(linear.name))
+    rank = len(spec.shape)
+    if bn.config["axis"] % rank != view.channel_axis(rank):
+        return f"it normalises axis {bn.config['axis']}; the channels of {linear.name} are on axis {view.channel_axis(rank)}"
+    if not affine.finite:
+        return "its weights give a scale or shift that is not finite (NaN, infinity, or a negative variance)"
+    if not all(finite(array) for array in edit.params(linear).values()):
+        return f"the weights of {linear.name} are not finite (NaN or infinity)"
+    return ""
+
+
+def finite(array: Array) -> bool:
+    """Whether all elements are numbers."""
+    return bool(np.isfinite(array).all())

@@ -1,0 +1,1 @@
+"""Where TensorFlow lives: reading models into graphs, writing graphs as models, running graphs."""

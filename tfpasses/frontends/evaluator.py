@@ -1,0 +1,82 @@
+"""Running graphs with TensorFlow, eagerly, node by node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+import tensorflow as tf
+
+from tfpasses.frontends.lowering import LOWERING, lower
+from tfpasses.graph import Array, Graph, GraphError, Node, Ref, Run, Spec
+
+__all__ = ["TensorFlowEvaluator"]
+
+Tensor = Any
+Opaque = Callable[[Node, Sequence[Tensor]], Sequence[Tensor]]
+
+
+@attrs.frozen
+class TensorFlowEvaluator:
+    """Canonical nodes by their lowering, the others by what the frontend knows of them. A value is let go after its last use."""
+
+    opaque: Opaque
+    """How the frontend runs a foreign node: the flat list of its outputs from its inputs."""
+
+    def compile(self, graph: Graph, feeds: Sequence[Ref], fetches: Sequence[Ref], dtype: str | None = None) -> Run:
+        """See `tfpasses.graph.Evaluator`. Raises `GraphError` where a fetch depends on an input that is not fed."""
+        given = set(feeds)
+        steps = [graph.nodes[name] for name in needed(graph, given, fetches)]
+        last = {ref: number for number, node in enumerate(steps) for ref in node.inputs}
+        keep = {*fetches}
+        dead: list[list[Ref]] = [[] for _ in steps]
+        for ref, number in last.items():
+            if ref not in keep:
+                dead[number].append(ref)
+
+        def run(values: Mapping[Ref, Array]) -> list[Array]:
+            state: dict[Ref, Tensor] = {}
+            for ref in given:
+                state[ref] = tf.cast(tf.convert_to_tensor(values[ref]), self._dtype(graph.spec(ref), dtype))
+            for number, node in enumerate(steps):
+                outputs = self._evaluate(graph, node, [state[ref] for ref in node.inputs], dtype)
+                state.update((Ref(node.name, index), value) for index, value in enumerate(outputs) if Ref(node.name, index) not in given)
+                for ref in dead[number]:
+                    state.pop(ref, None)
+            return [np.asarray(state[ref]) for ref in fetches]
+
+        return run
+
+    def _dtype(self, spec: Spec, wanted: str | None) -> str:
+        return wanted if wanted is not None and "float" in spec.dtype else spec.dtype
+
+    def _evaluate(self, graph: Graph, node: Node, inputs: Sequence[Tensor], wanted: str | None) -> Sequence[Tensor]:
+        if node.op not in LOWERING or len(node.specs) != 1:
+            own = [tf.cast(value, graph.spec(ref).dtype) for value, ref in zip(inputs, node.inputs, strict=True)]
+            outputs = self.opaque(node, own)
+            return [tf.cast(value, self._dtype(spec, wanted)) for value, spec in zip(outputs, node.specs, strict=True)]
+        dtype = self._dtype(node.specs[0], wanted)
+        cast = [tf.cast(value, dtype) for value in inputs]
+        # Batch norm computes half precision in float32 and so takes its parameters as they are stored.
+        params = {slot: tf.convert_to_tensor(array) for slot, array in graph.params(node).items()}
+        if node.op != "BatchNorm":
+            params = {slot: tf.cast(value, dtype) for slot, value in params.items()}
+        return [tf.cast(lower(node, cast, params), dtype)]
+
+
+def needed(graph: Graph, given: set[Ref], fetches: Sequence[Ref]) -> list[str]:
+    """The nodes between feeds and fetches, in topological order."""
+    found: set[str] = set()
+    stack = [ref.node for ref in fetches if ref not in given]
+    while stack:
+        name = stack.pop()
+        if name in found:
+            continue
+        found.add(name)
+        node = graph.nodes[name]
+        if node.op == "Input":
+            raise GraphError(f"input {name} is needed and not given")
+        stack.extend(ref.node for ref in node.inputs if ref not in given)
+    return [name for name in graph.nodes if name in found]

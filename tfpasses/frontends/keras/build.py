@@ -1,0 +1,292 @@
+"""Making the layers that a written model consists of: from their sources' configuration where they have one, else from the graph."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import keras
+from keras.src.saving.serialization_lib import SafeModeScope
+
+from tfpasses.frontends.keras.layers import ACTIVATIONS, KINDS, OPERATIONS, Kind, activation_of, kind_of
+from tfpasses.graph import Array, Graph, Node, UnsupportedModelError
+from tfpasses.graph.text import format_value
+
+__all__ = ["LayerFactory", "Use"]
+
+LISTS = ("Add", "Subtract", "Multiply", "Maximum", "Minimum", "Concat")
+DEFAULT_INITIALIZERS = {"gamma": "ones", "variance": "ones", "bias": "zeros", "beta": "zeros", "mean": "zeros"}
+
+
+@attrs.frozen(eq=False)
+class Use:
+    """One call of a layer: its main node, and the node of its `activation=` where that leaves with it."""
+
+    main: Node
+    activation: Node | None = None
+
+    @property
+    def signature(self) -> str:
+        """What two uses must have in common to leave as calls of one layer."""
+        owner = self.main.owner
+        layer = f"{owner.layer}:{owner.part}" if owner is not None else f"new {self.main.name}"
+        config = {key: value for key, value in self.main.config.items() if key != "training"}
+        return f"{layer} {self.main.op} {format_value(config)} {sorted(self.main.params.items())} {self.activation is not None}"
+
+
+@attrs.frozen
+class Given:
+    """An initializer that gives a certain value: a layer is born with its weights instead of drawing random ones first."""
+
+    value: Any
+
+    def __call__(self, shape: Any, dtype: Any = None, **_: Any) -> Any:
+        if tuple(shape) != self.value.shape:
+            raise ValueError(f"a weight of shape {tuple(shape)} was to be given {self.value.shape}")
+        return self.value
+
+
+class LayerFactory:
+    """Makes each layer once, whatever the number of its uses."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.layers: dict[str, Any] = {}
+        self.names: dict[str, set[str]] = {}
+        """Model's path -> the names taken in it."""
+        self.unfinished: dict[int, Callable[[], None]] = {}
+        self.mains = merged_activations(graph)
+
+    def main_part(self, node: Node) -> str:
+        """The name of the node that a node leaves together with, its own where it leaves alone."""
+        return self.mains.get(node.name, node.name)
+
+    # inputs and names
+
+    def new_input(self, node: Node) -> Any:
+        """The symbolic input of a graph's Input node."""
+        spec = node.specs[0]
+        options = {key: True for key in ("sparse", "ragged", "optional") if node.config.get(key)}
+        return keras.Input(batch_shape=spec.shape, dtype=spec.dtype, name=self.unique(node.name, ""), **options)
+
+    def clone_input(self, tensor: Any, level: str) -> Any:
+        """A fresh input like one of a source model."""
+        layer = tensor._keras_history.operation
+        options = {key: True for key in ("sparse", "ragged", "optional") if getattr(layer, key, False)}
+        return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=self.unique(layer.name, level), **options)
+
+    def unique(self, name: str, level: str) -> str:
+        """The name, with a number behind it where the model at `level` has it already."""
+        taken = self.names.setdefault(level, set())
+        base, number = name, 0
+        while name in taken:
+            number += 1
+            name = f"{base}_{number}"
+        taken.add(name)
+        return name
+
+    def layer_name(self, node: Node, level: str) -> str:
+        """A node's layer name in the model at `level`: its path from there, with dots where models were flattened."""
+        path = node.name
+        if node.owner is not None:
+            path = node.owner.layer + (f".{node.owner.part}" if node.owner.part else "")
+        prefix = f"{level}/" if level else ""
+        local = path.removeprefix(prefix) if path.startswith(prefix) else path.rpartition("/")[2]
+        return self.unique(local.replace("/", "."), level)
+
+    # layers
+
+    def layer_of(self, use: Use, level: str) -> Any:
+        """The layer or operation of a use, made when it is first asked for."""
+        key = use.signature
+        layer = self.layers.get(key)
+        if layer is None:
+            layer = self.layers[key] = self.make(use, self.layer_name(use.main, level))
+        return layer
+
+    def make(self, use: Use, name: str) -> Any:
+        node = use.main
+        source = node.owner.source if node.owner is not None else None
+        if node.owner is not None and node.owner.part == "activation":
+            if still_activation(node):
+                return keras.layers.Activation(source.activation, name=name, dtype=source.dtype_policy)  # type: ignore[union-attr]
+        elif isinstance(source, keras.Layer):
+            kind = kind_of(source)
+            if node.op.startswith("keras."):
+                return self.clone(node, source, name)
+            if kind is not None and kind.op == node.op:
+                return self.from_source(use, kind, source, name)
+        elif source is not None and still_operation(node, source):
+            operation = copy.copy(source)
+            operation.name, operation._inbound_nodes, operation._outbound_nodes = name, [], []
+            return operation
+        return self.from_graph(node, name)
+
+    def from_source(self, use: Use, kind: Kind, source: Any, name: str) -> Any:
+        """A layer of the table, from its source's configuration; what a pass changed overrides it."""
+        node = use.main
+        params = self.graph.params(node)
+        config = live_config(source)
+        config["name"] = name
+        if node.made_by:
+            config.update(kind.write(node, params))
+        if "activation" in config and not isinstance(source, keras.layers.Activation):
+            config["activation"] = source.activation if use.activation is not None else "linear"
+        return self.with_weights(type(source), config, kind, params, source)
+
+    def from_graph(self, node: Node, name: str) -> Any:
+        """A layer for a node that a pass made."""
+        params = self.graph.params(node)
+        kind = KINDS.get(node.op)
+        if kind is not None:
+            rank = len(self.graph.spec(node.inputs[0]).shape)
+            config = {"name": name, "dtype": node.specs[0].dtype, **kind.write(node, params)}
+            return self.with_weights(kind.layer_class(rank - 2), config, kind, params, None)
+        if node.op == "Dropout":
+            return keras.layers.Dropout(0.0, name=name)
+        for function, (op, config) in ACTIVATIONS.items():
+            if op == node.op and config == dict(node.config):
+                return keras.layers.Activation(function, name=name, dtype=node.specs[0].dtype)
+        raise UnsupportedModelError(f"node {node.name}: Keras has no layer for a new {node.op} node with {format_value(dict(node.config))}")
+
+    def with_weights(self, cls: type, config: dict[str, Any], kind: Kind, params: Mapping[str, Array], source: Any) -> Any:
+        """Construct a layer whose variables are born with their values; afterwards its initializers are what they were."""
+        for slot, array in params.items():
+            config[kind.initializers[slot]] = Given(array)
+        layer = cls(**config)
+
+        def restore() -> None:
+            for slot in params:
+                argument = kind.initializers[slot]
+                original = getattr(source, argument, None) or keras.initializers.get(DEFAULT_INITIALIZERS.get(slot, "glorot_uniform"))
+                setattr(layer, argument, original)
+
+        self.unfinished[id(layer)] = restore
+        return layer
+
+    def clone(self, node: Node, source: Any, name: str) -> Any:
+        """An opaque layer: the same class from the same configuration, then the same weights and state."""
+        if isinstance(source, keras.layers.Lambda):
+            layer = keras.layers.Lambda(
+                source.function,
+                output_shape=source._output_shape,
+                mask=source.mask,
+                arguments=source.arguments,
+                name=name,
+                dtype=source.dtype_policy,
+            )
+        else:
+            layer = rebuilt(source, name)
+        arrays = [self.graph.weights[key] for key in node.params.values()]
+        self.unfinished[id(layer)] = lambda: copy_state(source, layer, arrays)
+        return layer
+
+    def finish(self, layer: Any) -> None:
+        """After a layer's first call, when its variables exist."""
+        last_touch = self.unfinished.pop(id(layer), None)
+        if last_touch is not None:
+            last_touch()
+
+    def arguments(self, node: Node, layer: Any, value: Callable[[int], Any], flattened: bool) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What to call the layer with. Flattened out of a model called with `training=`, a layer has to be told by itself."""
+        if node.call is not None:
+            args, kwargs = node.call.fill(value)
+        else:
+            tensors = [value(index) for index in range(len(node.inputs))]
+            listed = node.op == "Concat" or (node.op in LISTS and isinstance(layer, keras.Layer))
+            args, kwargs = ((tensors,) if listed else tuple(tensors)), {}
+        training = node.config.get("training")
+        if training is not None and (flattened or node.call is None) and kwargs.get("training") != training:
+            kwargs["training"] = training
+        return args, kwargs
+
+
+def merged_activations(graph: Graph) -> dict[str, str]:
+    """Activation nodes that go back into their layer -> its main node: where, in every use of the layer, the activation is the
+    one it was read with, and follows the main node directly and alone.
+    """
+    layers: dict[str, dict[int, dict[str, Node]]] = {}
+    for node in graph.nodes.values():
+        if node.owner is not None:
+            layers.setdefault(node.owner.layer, {}).setdefault(node.owner.use, {})[node.owner.part] = node
+    merged: dict[str, str] = {}
+    for uses in layers.values():
+        pairs = [(parts.get(""), parts.get("activation")) for parts in uses.values()]
+        if all(main is not None and part is not None and follows(graph, main, part) for main, part in pairs):
+            merged.update((part.name, main.name) for main, part in pairs if main is not None and part is not None)
+    return merged
+
+
+def follows(graph: Graph, main: Node, part: Node) -> bool:
+    alone = len(graph.users.get(main.name, ())) == 1 and not graph.output_uses.get(main.name)
+    return alone and [ref.node for ref in part.inputs] == [main.name] and still_activation(part) and main.op in KINDS
+
+
+def still_activation(node: Node) -> bool:
+    """Whether an activation node is the one that its layer was read with."""
+    function = node.owner.source.activation if node.owner is not None else None
+    canonical = activation_of(function)
+    return node.op == "keras.activation" if canonical is None else (node.op, dict(node.config)) == canonical
+
+
+def still_operation(node: Node, source: Any) -> bool:
+    """Whether a node is the operation that it was read from."""
+    if node.op.startswith("keras."):
+        return True
+    read = OPERATIONS.get(type(source))
+    return read is not None and read(source) == (node.op, dict(node.config))
+
+
+def live_config(source: Any) -> dict[str, Any]:
+    """A built-in layer's configuration, with its initializers, regularizers, constraints and policy as objects instead of descriptions:
+    the constructor takes both, and a user's own objects need no registration.
+    """
+    config = source.get_config()
+    for key, value in config.items():
+        if key == "dtype":
+            config[key] = source.dtype_policy
+        elif isinstance(value, dict) and hasattr(source, key):
+            config[key] = getattr(source, key)
+    return dict(config)
+
+
+def rebuilt(source: Any, name: str) -> Any:
+    """A layer of the same class and configuration. What is rebuilt is in memory already, so Keras's safe mode has nothing to guard."""
+    parts = [source, *source._flatten_layers(include_self=False)]
+    known = {type(part).__name__: type(part) for part in parts if not type(part).__module__.startswith("keras.")}
+    try:
+        config = source.get_config()
+        config["name"] = name
+        with keras.saving.custom_object_scope(known), SafeModeScope(safe_mode=False):
+            layer = type(source).from_config(config)
+        if source.built and not layer.built and source.get_build_config():
+            layer.build_from_config(source.get_build_config())
+    except Exception as error:  # a user's own from_config may raise anything
+        raise UnsupportedModelError(
+            f"layer {source.name}: {type(source).__name__} cannot be rebuilt from its configuration ({type(error).__name__}: {error}); "
+            "give it a get_config() that returns all arguments of its constructor"
+        ) from error
+    return layer
+
+
+def copy_state(source: Any, layer: Any, arrays: list[Array]) -> None:
+    """Weights, trainable flags, and what else the layers inside keep (vocabularies, statistics)."""
+    if [tuple(variable.shape) for variable in layer.weights] != [array.shape for array in arrays]:
+        raise UnsupportedModelError(
+            f"layer {source.name}: rebuilt from its configuration, {type(source).__name__} has other weights "
+            f"({len(layer.weights)} instead of {len(arrays)}, or other shapes); its get_config() does not tell all"
+        )
+    for variable, array in zip(layer.weights, arrays, strict=True):
+        variable.assign(array)
+    for old, new in zip(source._flatten_layers(), layer._flatten_layers(), strict=False):
+        if old.trainable != new.trainable:
+            new.trainable = old.trainable
+        if hasattr(old, "save_assets"):
+            with tempfile.TemporaryDirectory() as folder:
+                old.save_assets(folder)
+                new.load_assets(folder)
+        if hasattr(new, "finalize_state"):
+            new.finalize_state()

@@ -1,0 +1,33 @@
+"""How an opaque Keras node is run: its source layer or operation is called, in inference mode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from tfpasses.frontends.evaluator import TensorFlowEvaluator
+from tfpasses.graph import GraphError, Node
+
+__all__ = ["keras_evaluator"]
+
+
+def run_opaque(node: Node, inputs: Sequence[Any]) -> Sequence[Any]:
+    """The flat outputs of a node that came from a layer, an operation or an activation function."""
+    if node.owner is None:
+        raise GraphError(f"node {node.name}: {node.op} has no source and no lowering, so it cannot be run")
+    source = node.owner.source
+    if node.owner.part == "activation":
+        return [source.activation(*inputs)]
+    if node.call is None:
+        return list(keras.tree.flatten(source(*inputs)))
+    args, kwargs = node.call.fill(lambda index: inputs[index])
+    if "training" in node.config:
+        kwargs["training"] = node.config["training"]
+    return list(keras.tree.flatten(source(*args, **kwargs)))
+
+
+def keras_evaluator() -> TensorFlowEvaluator:
+    """The evaluator for graphs that came from Keras models."""
+    return TensorFlowEvaluator(run_opaque)

@@ -1,0 +1,241 @@
+"""The table between Keras's layers and operations and the canonical vocabulary, in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+import keras
+from keras import layers as L
+from keras.src import ops as O
+from keras.src.activations.activations import ReLU as ReluOperation
+
+from tfpasses.graph import Array, Node
+
+__all__ = ["ACTIVATIONS", "KINDS", "OPERATIONS", "Kind", "activation_of", "kind_of", "relu_config"]
+
+Config = dict[str, Any]
+
+
+@attrs.frozen(eq=False)
+class Kind:
+    """How a Keras layer class and a canonical operation correspond."""
+
+    op: str
+    classes: tuple[type, ...]
+    """By number of spatial axes where there are several: 1-D, 2-D, 3-D."""
+    read: Callable[[Any], Config]
+    """The canonical configuration of a layer."""
+    write: Callable[[Node, Mapping[str, Array]], Config]
+    """The constructor's arguments that say the same as a node's configuration and parameters."""
+    weights: Mapping[str, str] = {}
+    """Parameter slot -> the layer's attribute that holds the variable."""
+    initializers: Mapping[str, str] = {}
+    """Parameter slot -> the constructor's argument that initialises the variable."""
+
+    def layer_class(self, spatial: int) -> type:
+        """The class for a number of spatial axes."""
+        return self.classes[spatial - 1] if len(self.classes) > 1 else self.classes[0]
+
+
+def _tuple(value: Any) -> tuple[int, ...]:
+    return tuple(int(v) for v in value) if isinstance(value, list | tuple) else (int(value),)
+
+
+def _conv_config(layer: Any) -> Config:
+    return {
+        "strides": _tuple(layer.strides),
+        "padding": layer.padding,
+        "dilation": _tuple(layer.dilation_rate),
+        "data_format": layer.data_format,
+    }
+
+
+def _conv_arguments(node: Node, params: Mapping[str, Array]) -> Config:
+    config = node.config
+    kernel = params["depthwise_kernel" if node.op == "SeparableConv" else "kernel"]
+    arguments = {
+        "kernel_size": kernel.shape[:-2],
+        "strides": config["strides"],
+        "padding": config["padding"],
+        "dilation_rate": config["dilation"],
+        "data_format": config["data_format"],
+        "use_bias": "bias" in params,
+    }
+    if node.op == "Conv":
+        return {**arguments, "filters": kernel.shape[-1], "groups": config["groups"]}
+    if node.op == "ConvTranspose":
+        return {**arguments, "filters": kernel.shape[-2], "output_padding": config["output_padding"]}
+    if node.op == "SeparableConv":
+        arguments["filters"] = params["pointwise_kernel"].shape[-1]
+    return {**arguments, "depth_multiplier": kernel.shape[-1]}
+
+
+def _transpose_config(layer: Any) -> Config:
+    extra = layer.output_padding
+    return {**_conv_config(layer), "output_padding": None if extra is None else _tuple(extra) * (len(layer.kernel_size) if isinstance(extra, int) else 1)}
+
+
+def _norm_arguments(node: Node, params: Mapping[str, Array]) -> Config:
+    return {"axis": node.config["axis"], "epsilon": node.config["epsilon"], "center": "beta" in params, "scale": "gamma" in params}
+
+
+def relu_config(max_value: Any = None, negative_slope: Any = 0.0, threshold: Any = 0.0) -> Config:
+    """The configuration of a canonical `Relu`."""
+    return {
+        "max_value": None if max_value is None else float(max_value),
+        "negative_slope": float(negative_slope or 0.0),
+        "threshold": float(threshold or 0.0),
+    }
+
+
+def _pool_config(layer: Any) -> Config:
+    return {"pool_size": _tuple(layer.pool_size), "strides": _tuple(layer.strides), "padding": layer.padding, "data_format": layer.data_format}
+
+
+def _pad_config(layer: Any) -> Config:
+    padding = layer.padding if isinstance(layer.padding[0], list | tuple) else (layer.padding,)
+    return {"padding": tuple(_tuple(pair) for pair in padding), "data_format": getattr(layer, "data_format", "channels_last")}
+
+
+def _pad_arguments(node: Node, params: Mapping[str, Array]) -> Config:
+    padding = node.config["padding"]
+    return {"padding": padding[0] if len(padding) == 1 else padding, "data_format": node.config["data_format"]}
+
+
+def _same_names(*names: str) -> Callable[[Node, Mapping[str, Array]], Config]:
+    return lambda node, params: {name: node.config[name] for name in names}
+
+
+def _nothing(_: Any) -> Config:
+    return {}
+
+
+def _no_arguments(node: Node, params: Mapping[str, Array]) -> Config:
+    return {}
+
+
+_KERNEL = {"kernel": "kernel", "bias": "bias"}
+_KERNEL_INIT = {"kernel": "kernel_initializer", "bias": "bias_initializer"}
+_DEPTHWISE_INIT = {"kernel": "depthwise_initializer", "bias": "bias_initializer"}
+_SEPARABLE = {"depthwise_kernel": "depthwise_kernel", "pointwise_kernel": "pointwise_kernel", "bias": "bias"}
+_SEPARABLE_INIT = {"depthwise_kernel": "depthwise_initializer", "pointwise_kernel": "pointwise_initializer", "bias": "bias_initializer"}
+_NORM = {"gamma": "gamma", "beta": "beta", "mean": "moving_mean", "variance": "moving_variance"}
+_NORM_INIT = {slot: f"{attribute}_initializer" for slot, attribute in _NORM.items()}
+
+_KINDS = (
+    Kind("Conv", (L.Conv1D, L.Conv2D, L.Conv3D), lambda l: {**_conv_config(l), "groups": l.groups}, _conv_arguments, _KERNEL, _KERNEL_INIT),
+    Kind("DepthwiseConv", (L.DepthwiseConv1D, L.DepthwiseConv2D), _conv_config, _conv_arguments, _KERNEL, _DEPTHWISE_INIT),
+    Kind("ConvTranspose", (L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose), _transpose_config, _conv_arguments, _KERNEL, _KERNEL_INIT),
+    Kind("SeparableConv", (L.SeparableConv1D, L.SeparableConv2D), _conv_config, _conv_arguments, _SEPARABLE, _SEPARABLE_INIT),
+    Kind("Dense", (L.Dense,), _nothing, lambda n, p: {"units": p["kernel"].shape[-1], "use_bias": "bias" in p}, _KERNEL, _KERNEL_INIT),
+    Kind("BatchNorm", (L.BatchNormalization,), lambda l: {"axis": l.axis, "epsilon": l.epsilon}, _norm_arguments, _NORM, _NORM_INIT),
+    Kind("Relu", (L.ReLU,), lambda l: relu_config(l.max_value, l.negative_slope, l.threshold), _same_names("max_value", "negative_slope", "threshold")),
+    Kind("Softmax", (L.Softmax,), _nothing, _no_arguments),
+    *(Kind(op, (getattr(L, op),), _nothing, _no_arguments) for op in ("Add", "Subtract", "Multiply", "Maximum", "Minimum")),
+    Kind("Concat", (L.Concatenate,), lambda l: {"axis": l.axis}, _same_names("axis")),
+    Kind("Pad", (L.ZeroPadding1D, L.ZeroPadding2D, L.ZeroPadding3D), _pad_config, _pad_arguments),
+    *(
+        Kind(op, classes, _pool_config, _same_names("pool_size", "strides", "padding", "data_format"))
+        for op, classes in {
+            "MaxPool": (L.MaxPooling1D, L.MaxPooling2D, L.MaxPooling3D),
+            "AvgPool": (L.AveragePooling1D, L.AveragePooling2D, L.AveragePooling3D),
+        }.items()
+    ),
+    *(
+        Kind(op, classes, lambda l: {"keepdims": l.keepdims, "data_format": l.data_format}, _same_names("keepdims", "data_format"))
+        for op, classes in {
+            "GlobalMaxPool": (L.GlobalMaxPooling1D, L.GlobalMaxPooling2D, L.GlobalMaxPooling3D),
+            "GlobalAvgPool": (L.GlobalAveragePooling1D, L.GlobalAveragePooling2D, L.GlobalAveragePooling3D),
+        }.items()
+    ),
+    Kind("Identity", (L.Identity,), _nothing, _no_arguments),
+    Kind("Flatten", (L.Flatten,), _nothing, _no_arguments),
+    Kind("Reshape", (L.Reshape,), lambda l: {"target_shape": _tuple(l.target_shape)}, _same_names("target_shape")),
+)
+
+KINDS: Mapping[str, Kind] = {kind.op: kind for kind in _KINDS}
+"""By canonical operation."""
+
+_BY_CLASS: dict[type, Kind] = {cls: kind for kind in _KINDS for cls in kind.classes}
+
+# Noise that is silent at inference. What they do in training is the source layer's business.
+_NOISE = Kind("Dropout", (L.Dropout,), _nothing, lambda node, params: {"rate": 0.0})
+_BY_CLASS |= dict.fromkeys(
+    (L.Dropout, L.SpatialDropout1D, L.SpatialDropout2D, L.SpatialDropout3D, L.GaussianNoise, L.GaussianDropout, L.AlphaDropout), _NOISE
+)
+_BY_CLASS[L.ActivityRegularization] = KINDS["Identity"]
+_BY_CLASS[L.LeakyReLU] = Kind("Relu", (L.LeakyReLU,), lambda l: relu_config(negative_slope=l.negative_slope), _same_names("negative_slope"))
+
+
+def kind_of(layer: Any) -> Kind | None:
+    """The kind of a layer; None for one that is opaque: a foreign class, a subclass, or a known one in a mode that the table does not cover."""
+    if type(layer) is L.Activation:
+        canonical = activation_of(layer.activation)
+        return None if canonical is None else Kind(canonical[0], (L.Activation,), lambda _: canonical[1], _no_arguments)
+    kind = _BY_CLASS.get(type(layer))
+    if kind is None or getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
+        return None
+    if isinstance(layer, L.Softmax) and layer.axis != -1:
+        return None
+    if isinstance(layer, L.Flatten) and layer.data_format == "channels_first":
+        return None
+    if isinstance(layer, L.Reshape) and None in layer.target_shape:
+        return None
+    return kind
+
+
+A = keras.activations
+ACTIVATIONS: Mapping[Any, tuple[str, Config]] = {
+    A.relu: ("Relu", relu_config()),
+    A.relu6: ("Relu", relu_config(6.0)),
+    A.leaky_relu: ("Relu", relu_config(negative_slope=0.2)),
+    A.sigmoid: ("Sigmoid", {}),
+    A.hard_sigmoid: ("HardSigmoid", {}),
+    A.tanh: ("Tanh", {}),
+    A.silu: ("Silu", {}),
+    A.hard_silu: ("HardSilu", {}),
+    A.softplus: ("Softplus", {}),
+    A.exponential: ("Exp", {}),
+    A.softmax: ("Softmax", {}),
+    A.linear: ("Identity", {}),
+}
+
+
+def activation_of(function: Any) -> tuple[str, Config] | None:
+    """The canonical operation of an activation function, or None where it is opaque."""
+    try:
+        return ACTIVATIONS.get(function)
+    except TypeError:  # a callable object that cannot be hashed
+        return None
+
+
+def _plain(op: str) -> Callable[[Any], tuple[str, Config]]:
+    return lambda operation: (op, {})
+
+
+OPERATIONS: Mapping[type, Callable[[Any], tuple[str, Config] | None]] = {
+    O.nn.Relu: lambda o: ("Relu", relu_config()),
+    O.nn.Relu6: lambda o: ("Relu", relu_config(6.0)),
+    O.nn.LeakyRelu: lambda o: ("Relu", relu_config(negative_slope=o.negative_slope)),
+    O.nn.Sigmoid: _plain("Sigmoid"),
+    O.nn.HardSigmoid: _plain("HardSigmoid"),
+    O.nn.Silu: _plain("Silu"),
+    O.nn.HardSilu: _plain("HardSilu"),
+    O.nn.Softplus: _plain("Softplus"),
+    O.nn.Softmax: lambda o: ("Softmax", {}) if o.axis == -1 else None,
+    ReluOperation: lambda o: ("Relu", relu_config(o.max_value, o.negative_slope, o.threshold)),
+    O.numpy.Tanh: _plain("Tanh"),
+    O.numpy.Exp: _plain("Exp"),
+    O.numpy.Add: _plain("Add"),
+    O.numpy.Subtract: _plain("Subtract"),
+    O.numpy.Multiply: _plain("Multiply"),
+    O.numpy.Maximum: _plain("Maximum"),
+    O.numpy.Minimum: _plain("Minimum"),
+    O.numpy.Concatenate: lambda o: ("Concat", {"axis": o.axis}),
+}
+"""Keras operation class -> canonical operation and configuration of an instance."""
+
+JOINS: Sequence[str] = ("Add", "Subtract", "Multiply", "Maximum", "Minimum")
+"""Operations whose constant arguments become `Const` nodes."""

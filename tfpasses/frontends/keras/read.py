@@ -1,0 +1,317 @@
+"""Reading a Keras model into a graph. The model is only looked at: nothing is called, nothing is changed, no weight is copied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import keras
+import numpy as np
+from keras.src.models.functional import Functional
+from keras.src.ops.operation import Operation
+
+from tfpasses.frontends.keras.layers import JOINS, OPERATIONS, activation_of, kind_of
+from tfpasses.graph import Array, Call, Graph, Node, Owner, Ref, Scope, Slot, Spec, UnsupportedModelError
+from tfpasses.graph.values import map_leaves
+
+__all__ = ["KerasModel", "from_keras", "layer_array"]
+
+MASK_MATTERS = (keras.layers.GlobalAveragePooling1D, keras.layers.Softmax)
+
+
+@attrs.frozen(eq=False)
+class KerasModel:
+    """What the graph keeps of the model as a whole, to write its kind again."""
+
+    model: Any
+
+
+def from_keras(model: Any) -> Graph:
+    """Read a built Functional or Sequential model (nested ones are inlined). Weights are views of the model's own values.
+
+    Raises `UnsupportedModelError` for anything else, with what to do instead.
+    """
+    reader = Reader()
+    functional = functional_of(model)
+    inputs = [reader.add_input(tensor) for tensor in functional._inputs]
+    outputs = reader.add_model(functional, "", "", [Ref(name) for name in inputs])
+    return prune(
+        Graph(
+            nodes=reader.nodes,
+            weights=reader.weights,
+            inputs=tuple(inputs),
+            outputs=tuple(outputs),
+            input_structure=structure(functional._inputs_struct, functional._inputs),
+            output_structure=structure(functional._outputs_struct, functional._outputs),
+            output_names=tuple(functional.output_names),
+            scopes=reader.scopes,
+            name=model.name,
+            source=KerasModel(model),
+        )
+    )
+
+
+def functional_of(model: Any) -> Any:
+    """The functional graph behind a model."""
+    if not isinstance(model, keras.Model):
+        raise UnsupportedModelError(f"{type(model).__name__} is not a Keras model; pass a keras.Model, or a path to load")
+    if isinstance(model, keras.Sequential):
+        if not model.built or model._functional is None:
+            raise UnsupportedModelError(f"model {model.name} is not built, so its shapes are unknown; call model.build(input_shape), or add a keras.Input")
+        return model._functional
+    if isinstance(model, Functional):
+        return model
+    raise UnsupportedModelError(
+        f"model {model.name} is a subclassed model ({type(model).__name__}): its graph is Python code, not data; rebuild it with the functional API, "
+        "for instance x = keras.Input(shape); keras.Model(x, model.call(x))"
+    )
+
+
+def structure(nested: Any, tensors: Sequence[Any]) -> Any:
+    """A structure of symbolic tensors as one of slots."""
+    numbers = {id(tensor): number for number, tensor in reversed(list(enumerate(tensors)))}
+    return map_leaves(nested, lambda leaf: None if leaf is None else Slot(numbers[id(leaf)]))
+
+
+def layer_array(variable: Any) -> Array:
+    """A variable's value as an array: a read-only view, not a copy."""
+    value = variable.value
+    array = np.asarray(value.read_value() if hasattr(value, "read_value") else value)
+    array.setflags(write=False)
+    return array
+
+
+def spec_of(tensor: Any) -> Spec:
+    return Spec(tuple(tensor.shape), tensor.dtype)
+
+
+class Reader:
+    """Collects nodes, weights and scopes, model by model."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, Node] = {}
+        self.weights: dict[str, Array] = {}
+        self.scopes: dict[str, Scope] = {}
+        self.paths: dict[int, str] = {}
+        """Layer object -> its path where it was met first."""
+        self.calls: dict[int, int] = {}
+        """Layer object -> how often it was called so far."""
+        self.keys: dict[int, str] = {}
+        """Variable object -> key in `weights`."""
+        self.named: dict[tuple[str, int], int] = {}
+
+    def add_input(self, tensor: Any) -> str:
+        layer = tensor._keras_history.operation
+        config = {key: True for key in ("sparse", "ragged", "optional") if getattr(layer, key, False)}
+        self.nodes[layer.name] = Node(layer.name, "Input", config=config, specs=(spec_of(tensor),), owner=Owner(layer.name, 0, layer))
+        return str(layer.name)
+
+    def add_model(self, functional: Any, scope: str, path: str, inputs: Sequence[Ref], training: bool | None = None) -> list[Ref]:
+        """Inline a functional model called on `inputs`. `scope` names this use of it, `path` the model, `training` what the call said."""
+        values: dict[int, Ref] = {id(tensor): ref for tensor, ref in zip(functional._inputs, inputs, strict=True)}
+        for depth in sorted(functional._nodes_by_depth, reverse=True):
+            for call in functional._nodes_by_depth[depth]:
+                if call.is_input:
+                    if id(call.outputs[0]) not in values:
+                        raise UnsupportedModelError(f"layer {call.operation.name} takes no input of the model; give it one")
+                    continue
+                for tensor, ref in zip(call.outputs, self.add_call(call, scope, path, values, training), strict=True):
+                    values[id(tensor)] = ref
+        return [values[id(tensor)] for tensor in functional._outputs]
+
+    def add_call(self, call: Any, scope: str, path: str, values: Mapping[int, Ref], context: bool | None) -> list[Ref]:
+        """Inline one call of a layer, an operation or a nested model."""
+        operation = call.operation
+        inputs: list[Ref] = []
+
+        def slot(value: Any) -> Any:
+            if isinstance(value, keras.KerasTensor):
+                inputs.append(values[id(value)])
+                return Slot(len(inputs) - 1)
+            return value
+
+        kind = kind_of(operation) if isinstance(operation, keras.Layer) else None
+        kwargs = {key: value for key, value in call.arguments.kwargs.items() if not ignorable(key, value, kind, operation)}
+        if kind is not None and kwargs.get("mask") is not None:
+            kind = None  # a mask that changes the result
+        form = Call(map_leaves(tuple(call.arguments.args), slot), map_leaves(kwargs, slot))
+        number = self.named.setdefault((scope, id(operation)), 0)
+        self.named[scope, id(operation)] += 1
+        use = self.calls.setdefault(id(operation), 0)
+        self.calls[id(operation)] += 1
+        name = f"{scope}{operation.name}" + (f"#{number}" if number else "")
+        layer = self.paths.setdefault(id(operation), f"{path}{operation.name}")
+        training = effective_training(operation, form, context)
+        if is_model(operation):
+            return self.add_nested(operation, name, layer, inputs, form, training)
+        owner = Owner(layer, use, operation)
+        specs = tuple(spec_of(tensor) for tensor in call.outputs)
+        if kind is not None:
+            return [self.add_layer(kind, name, owner, inputs, form, specs, training)]
+        if not isinstance(operation, keras.Layer):
+            return self.add_operation(name, owner, inputs, form, specs)
+        return self.add_opaque(name, owner, inputs, form, specs, training)
+
+    def add_nested(self, model: Any, name: str, layer: str, inputs: list[Ref], form: Call, training: bool | None) -> list[Ref]:
+        functional = functional_of(model)
+        before = set(self.nodes)
+        scope = Scope(layer, model, tuple(inputs), (), form)
+        self.scopes[name] = scope
+        outputs = self.add_model(functional, f"{name}/", f"{layer}/", inputs, training)
+        if before == set(self.nodes):  # a model that only passes its inputs on
+            del self.scopes[name]
+        else:
+            self.scopes[name] = attrs.evolve(scope, outputs=tuple(outputs))
+        return outputs
+
+    def add_layer(
+        self, kind: Any, name: str, owner: Owner, inputs: list[Ref], form: Call, specs: tuple[Spec, ...], training: bool | None
+    ) -> Ref:
+        """A layer of the table: one node, and one more for a non-linear `activation=`."""
+        layer = owner.source
+        config = dict(kind.read(layer))
+        if training:
+            config["training"] = True
+        function = None if isinstance(layer, keras.layers.Activation) else getattr(layer, "activation", None)
+        params = {}
+        for slot, attribute in kind.weights.items():
+            variable = getattr(layer, attribute, None)
+            if variable is not None:
+                params[slot] = self.add_weight(variable, f"{owner.layer}/{slot}")
+        self.put(Node(name, kind.op, tuple(inputs), config, params, specs, plain(form, len(inputs)), owner))
+        if function is None or function is keras.activations.linear:
+            return Ref(name)
+        canonical = activation_of(function)
+        part = f"{name}.activation"
+        config = canonical[1] if canonical else {"function": getattr(function, "__name__", type(function).__name__)}
+        self.put(
+            Node(part, canonical[0] if canonical else "keras.activation", (Ref(name),), config, specs=specs, owner=attrs.evolve(owner, part="activation"))
+        )
+        return Ref(part)
+
+    def add_operation(self, name: str, owner: Owner, inputs: list[Ref], form: Call, specs: tuple[Spec, ...]) -> list[Ref]:
+        """A `keras.ops` operation: canonical, with its constant arguments as nodes, or opaque."""
+        operation = owner.source
+        read = OPERATIONS.get(type(operation))
+        canonical = read(operation) if read and len(specs) == 1 else None
+        if canonical is None or form.kwargs:
+            return self.add_opaque(name, owner, inputs, form, specs)
+        op, config = canonical
+        if op in JOINS:
+            inputs, form = self.add_constants(name, inputs, form)
+        if len(inputs) == 0 or list(map_arguments(form)) != list(range(len(inputs))):
+            return self.add_opaque(name, owner, inputs, form, specs)
+        self.put(Node(name, op, tuple(inputs), config, specs=specs, call=plain(form, len(inputs)), owner=owner))
+        return [Ref(name)]
+
+    def add_constants(self, name: str, inputs: list[Ref], form: Call) -> tuple[list[Ref], Call]:
+        """Turn the numbers and arrays among a join's arguments into `Const` nodes."""
+        refs: list[Ref] = []
+        args = []
+        for position, value in enumerate(form.args):
+            if isinstance(value, Slot):
+                refs.append(inputs[value.index])
+            elif isinstance(value, bool) or not (isinstance(value, int | float) or hasattr(value, "__array__")):
+                return inputs, form
+            else:
+                array = np.asarray(value)
+                array.setflags(write=False)
+                const = f"{name}.const{position}"
+                config = {"python": True} if isinstance(value, int | float) and not isinstance(value, np.generic) else {}
+                self.weights[const] = array
+                self.nodes[const] = Node(const, "Const", config=config, params={"value": const}, specs=(Spec(array.shape, array.dtype.name),))
+                refs.append(Ref(const))
+            args.append(Slot(len(refs) - 1))
+        return refs, Call(tuple(args))
+
+    def add_opaque(
+        self, name: str, owner: Owner, inputs: list[Ref], form: Call, specs: tuple[Spec, ...], training: bool | None = None
+    ) -> list[Ref]:
+        source = owner.source
+        config = opaque_config(source)
+        if training is not None:
+            config["training"] = training
+        params = {}
+        if isinstance(source, keras.Layer):
+            if not source.built and source.weights:
+                raise UnsupportedModelError(f"layer {source.name} is not built; call the model once")
+            for number, variable in enumerate(source.weights):
+                params[f"w{number}"] = self.add_weight(variable, f"{owner.layer}/w{number}")
+        self.put(Node(name, f"keras.{type(source).__name__}", tuple(inputs), config, params, specs, form, owner))
+        return [Ref(name, index) for index in range(len(specs))]
+
+    def add_weight(self, variable: Any, key: str) -> str:
+        known = self.keys.setdefault(id(variable), key)
+        if known not in self.weights:
+            self.weights[known] = layer_array(variable)
+        return known
+
+    def put(self, node: Node) -> None:
+        if node.name in self.nodes:
+            raise UnsupportedModelError(f"two layers of the model are named {node.name}; rename one")
+        self.nodes[node.name] = node
+
+
+def is_model(operation: Any) -> bool:
+    """Whether a layer is a nested model that is inlined: exactly Functional or Sequential; a subclass may do more than its graph says."""
+    if isinstance(operation, keras.Sequential):
+        return type(operation) is keras.Sequential and operation._functional is not None
+    return type(operation) is Functional
+
+
+def effective_training(operation: Any, form: Call, context: bool | None) -> bool | None:
+    """The `training` that a layer sees: what the call of the model around it says goes before what its own call says."""
+    if not isinstance(operation, keras.Layer) or not operation._call_has_training_arg:
+        return None
+    own = form.kwargs.get("training")
+    return context if context is not None else own
+
+
+def ignorable(key: str, value: Any, kind: Any, layer: Any) -> bool:
+    """Whether a keyword argument says nothing: no mask, or a mask that the layer only hands on, which Keras does again by itself."""
+    if key != "mask":
+        return False
+    return value is None or (kind is not None and not isinstance(layer, MASK_MATTERS))
+
+
+def plain(form: Call, count: int) -> Call | None:
+    """None for a call whose form follows from the operation: its inputs in order, one by one or in one list."""
+    slots = [Slot(index) for index in range(count)]
+    if form.kwargs or (list(form.args) != slots and list(form.args) != [slots]):
+        return form
+    return None
+
+
+def map_arguments(form: Call) -> list[int]:
+    """The slots of a call whose arguments are slots only, alone or in one list; empty where there is anything else."""
+    args = form.args[0] if len(form.args) == 1 and isinstance(form.args[0], list | tuple) else form.args
+    return [value.index for value in args] if all(isinstance(value, Slot) for value in args) else []
+
+
+def opaque_config(source: Any) -> dict[str, Any]:
+    """The configuration that an opaque node shows: the source's own, without its name and what is empty."""
+    if isinstance(source, keras.layers.Lambda):
+        return {"function": getattr(source.function, "__name__", type(source.function).__name__)}
+    try:
+        config = source.get_config()
+    except (NotImplementedError, TypeError, ValueError, AttributeError):
+        return {}
+    hidden = {"name", "trainable", "dtype"}
+    return {key: value for key, value in config.items() if key not in hidden and value is not None} if isinstance(source, Operation) else {}
+
+
+def prune(graph: Graph) -> Graph:
+    """Drop what no output depends on (Keras keeps the sources of masks that nobody uses). Inputs stay."""
+    alive = set(graph.inputs)
+    stack = [ref.node for ref in graph.outputs]
+    while stack:
+        name = stack.pop()
+        if name not in alive or name in graph.inputs:
+            alive.add(name)
+            stack.extend(ref.node for ref in graph.nodes[name].inputs if ref.node not in alive)
+    nodes = {name: node for name, node in graph.nodes.items() if name in alive}
+    if len(nodes) == len(graph.nodes):
+        return graph
+    used = {key for node in nodes.values() for key in node.params.values()}
+    return attrs.evolve(graph, nodes=nodes, weights={key: array for key, array in graph.weights.items() if key in used})

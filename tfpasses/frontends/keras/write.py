@@ -1,0 +1,223 @@
+"""Writing a graph as a Keras model: new layers, the same call signature, names, structure and, where nothing was touched, the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import keras
+from keras.src.models.functional import Functional, functional_like_constructor
+
+from tfpasses.frontends.keras.build import LayerFactory, Use
+from tfpasses.frontends.keras.read import KerasModel
+from tfpasses.frontends.keras.scopes import intact_scopes
+from tfpasses.graph import Graph, Node, Ref, Slot, UnsupportedModelError
+from tfpasses.graph.order import sort_keys
+from tfpasses.graph.values import fill, map_leaves
+
+__all__ = ["to_keras"]
+
+Tensor = Any
+
+
+def to_keras(graph: Graph, note: Callable[[str], None] = lambda _: None) -> Any:
+    """A new model of the graph, of the class that was read where that can be. `note` is told what could not be kept as it was.
+
+    Raises `UnsupportedModelError` where a node has no Keras form, or a layer cannot be rebuilt from its configuration.
+    """
+    source = graph.source.model if isinstance(graph.source, KerasModel) else None
+    writer = Writer(graph, note)
+    inputs = [writer.factory.new_input(graph.nodes[name]) for name in graph.inputs]
+    values = {Ref(name): tensor for name, tensor in zip(graph.inputs, inputs, strict=True)}
+    outputs = writer.write_level("", values, graph.outputs)
+    outputs = [writer.named_output(tensor, name, "") for tensor, name in zip(outputs, output_names(graph), strict=True)]
+    if isinstance(source, keras.Sequential):
+        chain = as_sequential(source, inputs, outputs)
+        if chain is not None:
+            return chain
+        note(f"model {source.name} was Sequential; it is no chain of layers any more, so it leaves as a functional model")
+    cls: Any = Functional
+    if source is not None and type(source) is not Functional and not isinstance(source, keras.Sequential):
+        if functional_like_constructor(type(source)):
+            cls = type(source)
+        else:
+            note(f"model {source.name} leaves as a plain functional model; {type(source).__name__} cannot be constructed from inputs and outputs")
+    model = cls(
+        inputs=fill(graph.input_structure, lambda index: inputs[index]),
+        outputs=fill(graph.output_structure, lambda index: outputs[index]),
+        name=graph.name,
+    )
+    if source is not None and not source.trainable:
+        model.trainable = False
+    return model
+
+
+def output_names(graph: Graph) -> tuple[str, ...]:
+    """The outputs' public names; a graph that no frontend named has its nodes' names."""
+    return graph.output_names or tuple(ref.node.replace("/", ".") for ref in graph.outputs)
+
+
+def as_sequential(source: Any, inputs: list[Tensor], outputs: list[Tensor]) -> Any | None:
+    """The layers between one input and one output as a Sequential, or None where they are no chain of layers called once."""
+    layers: list[Any] = []
+    tensor = outputs[0]
+    while len(inputs) == len(outputs) == 1 and tensor is not inputs[0]:
+        layer, index, _ = tensor._keras_history
+        call = layer._inbound_nodes[index]
+        arguments = call.arguments
+        if not isinstance(layer, keras.Layer) or arguments.kwargs.get("training") or len(layer._inbound_nodes) - is_model(layer) != 1:
+            return None
+        if len(call.input_tensors) != 1 or arguments.args != (call.input_tensors[0],):
+            return None
+        layers.append(layer)
+        tensor = call.input_tensors[0]
+    if not layers:
+        return None
+    first = inputs[0]._keras_history.operation
+    model = keras.Sequential([first, *reversed(layers)], name=source.name)
+    if not source.trainable:
+        model.trainable = False
+    return model
+
+
+def is_model(layer: Any) -> int:
+    """1 for a functional model, which is born with a call of its own."""
+    return int(isinstance(layer, Functional))
+
+
+@attrs.frozen(eq=False)
+class Unit:
+    """What leaves as one call: a layer with its activation, an operation, or a nested model."""
+
+    nodes: tuple[str, ...]
+    scope: str = ""
+    """The nested model's path; empty for a layer or an operation."""
+
+
+class Writer:
+    """Writes one graph."""
+
+    def __init__(self, graph: Graph, note: Callable[[str], None]) -> None:
+        self.graph = graph
+        self.note = note
+        self.scopes = intact_scopes(graph, note)
+        self.factory = LayerFactory(graph)
+        self.models: dict[str, Any] = {}
+        """Nested model's path -> the model, written once."""
+        self.mask_sources: set[int] = set()
+
+    def write_level(self, inside: str, values: dict[Ref, Tensor], fetches: tuple[Ref, ...]) -> list[Tensor]:
+        """Write the nodes of one model (`inside` is its scope's path with a slash, empty at the top) and give its outputs."""
+        units = self.units(inside)
+        unit_of = {name: key for key, unit in units.items() for name in unit.nodes}
+        for key in sort_keys(units, lambda key: self.before(units[key], unit_of, key)):
+            unit = units[key]
+            if unit.scope:
+                self.write_scope(unit.scope, values)
+            else:
+                self.write_unit(unit, values, inside)
+        return [values[ref] for ref in fetches]
+
+    def units(self, inside: str) -> dict[str, Unit]:
+        """The units of a level, in the graph's order."""
+        units: dict[str, Unit] = {}
+        for name, node in self.graph.nodes.items():
+            if not name.startswith(inside) or node.op in ("Input", "Const"):
+                continue
+            scope = self.scopes.outermost(name, inside)
+            if scope is not None:
+                key, unit = f"{scope}/", Unit((name,), scope)
+            else:
+                main = self.factory.main_part(node)
+                key, unit = main, Unit((name,))
+            known = units.get(key)
+            units[key] = unit if known is None else attrs.evolve(known, nodes=(*known.nodes, name))
+        return units
+
+    def before(self, unit: Unit, unit_of: Mapping[str, str], key: str) -> list[str]:
+        """The units whose values a unit needs."""
+        refs = [ref for name in unit.nodes for ref in self.graph.nodes[name].inputs]
+        if unit.scope:
+            refs += self.graph.scopes[unit.scope].inputs
+        return [found for ref in refs if (found := unit_of.get(ref.node)) is not None and found != key]
+
+    def write_unit(self, unit: Unit, values: dict[Ref, Tensor], inside: str) -> None:
+        """Call a layer or an operation on its inputs."""
+        nodes = [self.graph.nodes[name] for name in unit.nodes]
+        use = Use(nodes[0], nodes[1] if len(nodes) > 1 else None)
+        level = self.graph.scopes[inside[:-1]].layer if inside else ""
+        layer = self.factory.layer_of(use, level)
+        flattened = use.main.scope != inside[:-1]
+        args, kwargs = self.factory.arguments(use.main, layer, lambda index: self.value(use.main, index, values), flattened)
+        try:
+            result = layer(*args, **kwargs)
+        except (ValueError, TypeError) as error:
+            raise UnsupportedModelError(f"node {use.main.name}: Keras does not take it as {type(layer).__name__}: {error}") from error
+        self.factory.finish(layer)
+        for index, tensor in enumerate(keras.tree.flatten(result)):
+            values[Ref(nodes[-1].name, index)] = tensor
+            self.rename_mask(tensor, level)
+
+    def rename_mask(self, tensor: Tensor, level: str) -> None:
+        """Keras computes a mask by operations that it names itself; none may take a name that the model has."""
+        mask = getattr(tensor, "_keras_mask", None)
+        if mask is not None and hasattr(mask, "_keras_history"):
+            operation = mask._keras_history.operation
+            if id(operation) not in self.mask_sources and not isinstance(operation, keras.Layer):
+                self.mask_sources.add(id(operation))
+                if operation not in self.factory.layers.values():
+                    operation.name = self.factory.unique(operation.name, level)
+
+    def value(self, node: Node, index: int, values: Mapping[Ref, Tensor]) -> Any:
+        """An input of a node: a symbolic tensor, or the constant itself."""
+        ref = node.inputs[index]
+        source = self.graph.nodes[ref.node]
+        if source.op != "Const":
+            return values[ref]
+        array = self.graph.weights[source.params["value"]]
+        return array.item() if source.config.get("python") else array
+
+    def write_scope(self, path: str, values: dict[Ref, Tensor]) -> None:
+        """Call a nested model, which is written when it is met first."""
+        scope = self.graph.scopes[path]
+        model = self.models.get(scope.layer)
+        if model is None:
+            model = self.models[scope.layer] = self.write_model(path)
+        args, kwargs = scope.call.fill(lambda index: values[scope.inputs[index]])
+        outputs = keras.tree.flatten(model(*args, **kwargs))
+        values.update(zip(scope.outputs, outputs, strict=True))
+
+    def write_model(self, path: str) -> Any:
+        """A nested model, from the nodes of one use of it."""
+        scope = self.graph.scopes[path]
+        functional = scope.source._functional if isinstance(scope.source, keras.Sequential) else scope.source
+        inputs = [self.factory.clone_input(tensor, scope.layer) for tensor in functional._inputs]
+        outputs = self.write_level(f"{path}/", dict(zip(scope.inputs, inputs, strict=True)), scope.outputs)
+        outputs = [self.named_output(tensor, name, scope.layer) for tensor, name in zip(outputs, functional.output_names, strict=True)]
+        if isinstance(scope.source, keras.Sequential):
+            chain = as_sequential(scope.source, inputs, outputs)
+            if chain is not None:
+                return chain
+
+        def again(nested: Any, old: list[Any], new: list[Any]) -> Any:
+            numbers = {id(tensor): number for number, tensor in reversed(list(enumerate(old)))}
+            return map_leaves(nested, lambda leaf: new[numbers[id(leaf)]])
+
+        model = Functional(
+            inputs=again(functional._inputs_struct, functional._inputs, inputs),
+            outputs=again(functional._outputs_struct, functional._outputs, outputs),
+            name=scope.source.name,
+        )
+        if not scope.source.trainable:
+            model.trainable = False
+        return model
+
+    def named_output(self, tensor: Tensor, name: str, level: str) -> Tensor:
+        """Keras names an output after its last layer. Where that layer is gone, an Identity of its name stands at the end."""
+        if tensor._keras_history.operation.name == name:
+            return tensor
+        if name in self.factory.names.get(level, ()):
+            self.note(f"output {name} is now named {tensor._keras_history.operation.name}: another layer has its old name")
+            return tensor
+        return keras.layers.Identity(name=self.factory.unique(name, level), dtype=tensor.dtype)(tensor)

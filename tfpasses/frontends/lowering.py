@@ -1,0 +1,211 @@
+"""The one TensorFlow lowering of every canonical operation, shared by all frontends.
+
+Each works in whatever floating-point dtype its inputs have. Where TensorFlow has no CPU kernel for a case (grouped convolutions,
+dilated transposed convolutions, channels first), it is computed by another construction that gives the same sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfpasses.graph import Node
+from tfpasses.graph.shapes import infer_shape
+
+__all__ = ["LOWERING", "lower"]
+
+Tensor = Any
+Rule = Callable[[Node, Sequence[Tensor], Mapping[str, Tensor]], Tensor]
+
+
+def lower(node: Node, inputs: Sequence[Tensor], params: Mapping[str, Tensor]) -> Tensor:
+    """The value of a canonical node. `KeyError` for an operation that has no lowering."""
+    return LOWERING[node.op](node, inputs, params)
+
+
+def _channels_last(rule: Rule) -> Rule:
+    """Run a rule that knows channels last only."""
+
+    def wrapped(node: Node, inputs: Sequence[Tensor], params: Mapping[str, Tensor]) -> Tensor:
+        if node.config.get("data_format") != "channels_first":
+            return rule(node, inputs, params)
+        rank = inputs[0].shape.rank
+        turned = tf.transpose(inputs[0], [0, *range(2, rank), 1])
+        value = rule(node, [turned], params)
+        return tf.transpose(value, [0, value.shape.rank - 1, *range(1, value.shape.rank - 1)])
+
+    return wrapped
+
+
+def _add_bias(value: Tensor, params: Mapping[str, Tensor]) -> Tensor:
+    return value + params["bias"] if "bias" in params else value
+
+
+def _pad_causally(x: Tensor, kernel: Tensor, dilation: int) -> Tensor:
+    return tf.pad(x, [[0, 0], [dilation * (kernel.shape[0] - 1), 0], [0, 0]])
+
+
+def _padding(node: Node) -> str:
+    return "SAME" if node.config["padding"] == "same" else "VALID"
+
+
+@_channels_last
+def _conv(node: Node, inputs: Sequence[Tensor], params: Mapping[str, Tensor]) -> Tensor:
+    x, kernel, config = inputs[0], params["kernel"], node.config
+    if config["padding"] == "causal":
+        x = _pad_causally(x, kernel, config["dilation"][0])
+    parts = zip(tf.split(x, config["groups"], -1), tf.split(kernel, config["groups"], -1), strict=True)
+    sums = [tf.nn.convolution(part, k, config["strides"], _padding(node), dilations=config["dilation"]) for part, k in parts]
+    return _add_bias(tf.concat(sums, -1), params)
+
+
+def _depthwise(node: Node, x: Tensor, kernel: Tensor) -> Tensor:
+    config = node.config
+    strides, dilation = list(config["strides"]), list(config["dilation"])
+    if kernel.shape.rank == 4:
+        return tf.nn.depthwise_conv2d(x, kernel, [1, *strides, 1], _padding(node), dilations=dilation)
+    if config["padding"] == "causal":
+        x = _pad_causally(x, kernel, dilation[0])
+    flat = tf.nn.depthwise_conv2d(x[:, None], kernel[None], [1, *strides, *strides, 1], _padding(node), dilations=dilation * 2)
+    return flat[:, 0]
+
+
+@_channels_last
+def _depthwise_conv(node: Node, inputs: Sequence[Tensor], params: Mapping[str, Tensor]) -> Tensor:
+    return _add_bias(_depthwise(node, inputs[0], params["kernel"]), params)
+
+
+@_channels_last
+def _separable_conv(node: Node, inputs: Sequence[Tensor], params: Mapping[str, Tensor]) -> Tensor:
+    value = _depthwise(node, inputs[0], params["depthwise_kernel"])
+    return _add_bias(tf.nn.convolution(value, params["pointwise_kernel"], padding="VALID"), params)
+
+
+@_channels_last
+def _conv_transpose(node: Node, inputs: Sequence[Tensor], params: Mapping[str, Tensor]) -> Tensor:
+    x, kernel, config = inputs[0], params["kernel"], node.config
+    plain = Node(node.name, node.op, config={**config, "data_format": "channels_last"})
+    shape = infer_shape(plain, [tuple(x.shape)], {"kernel": tuple(kernel.shape)})
+    for axis, rate in enumerate(config["dilation"]):
+        if rate > 1:  # zeros between the taps
+            size = kernel.shape[axis]
+            spread = np.zeros(((size - 1) * rate + 1, size))
+            spread[np.arange(size) * rate, np.arange(size)] = 1
+            kernel = tf.experimental.numpy.moveaxis(tf.tensordot(tf.cast(spread, kernel.dtype), kernel, [[1], [axis]]), 0, axis)
+    return _add_bias(tf.nn.conv_transpose(x, kernel, shape, list(config["strides"]), _padding(node)), params)
+
+
+def _dense(node: Node, inputs: Sequence[Tensor], params: Mapping[str, Tensor]) -> Tensor:
+    return _add_bias(tf.tensordot(inputs[0], params["kernel"], 1), params)
+
+
+def _batch_norm(node: Node, inputs: Sequence[Tensor], params: Mapping[str, Tensor]) -> Tensor:
+    (x,), config = inputs, node.config
+    axis = config["axis"] % x.shape.rank
+    shape = [-1 if i == axis else 1 for i in range(x.shape.rank)]
+    wide = tf.float64 if x.dtype == tf.float64 else tf.float32  # as Keras does for half precision
+    vectors = {slot: tf.reshape(tf.cast(value, wide), shape) for slot, value in params.items()}
+    y = tf.cast(x, wide)
+    mean, variance = vectors["mean"], vectors["variance"]
+    if config.get("training"):
+        mean, variance = tf.nn.moments(y, [i for i in range(x.shape.rank) if i != axis], keepdims=True)
+    return tf.cast(tf.nn.batch_normalization(y, mean, variance, vectors.get("beta"), vectors.get("gamma"), config["epsilon"]), x.dtype)
+
+
+def _relu(node: Node, inputs: Sequence[Tensor], params: Mapping[str, Tensor]) -> Tensor:
+    (x,), config = inputs, node.config
+    threshold, slope, limit = config["threshold"], config["negative_slope"], config["max_value"]
+    kept = tf.where(x > tf.cast(threshold, x.dtype), x, tf.cast(slope, x.dtype) * (x - tf.cast(threshold, x.dtype)))
+    return kept if limit is None else tf.minimum(kept, tf.cast(limit, x.dtype))
+
+
+@_channels_last
+def _pad(node: Node, inputs: Sequence[Tensor], params: Mapping[str, Tensor]) -> Tensor:
+    return tf.pad(inputs[0], [[0, 0], *map(list, node.config["padding"]), [0, 0]])
+
+
+def _pool(kind: str) -> Rule:
+    @_channels_last
+    def pool(node: Node, inputs: Sequence[Tensor], params: Mapping[str, Tensor]) -> Tensor:
+        x, config = inputs[0], node.config
+        sizes, strides = config["pool_size"], config["strides"]
+        if kind == "MAX" or x.dtype in (tf.float32, tf.float16, tf.bfloat16):
+            return tf.nn.pool(x, sizes, kind, list(strides), _padding(node))
+        ones = tf.ones([*sizes, 1, 1], x.dtype)
+
+        def total(value: Tensor) -> Tensor:
+            rows = tf.transpose(value, [0, value.shape.rank - 1, *range(1, value.shape.rank - 1)])
+            flat = tf.reshape(rows, [-1, *value.shape[1:-1], 1])
+            summed = tf.nn.convolution(flat, ones, list(strides), _padding(node))
+            back = tf.reshape(summed, [*rows.shape[:2], *summed.shape[1:-1]])
+            return tf.transpose(back, [0, *range(2, value.shape.rank), 1])
+
+        return total(x) / total(tf.ones_like(x))
+
+    return pool
+
+
+def _global_pool(reduction: Callable[..., Tensor]) -> Rule:
+    @_channels_last
+    def pool(node: Node, inputs: Sequence[Tensor], params: Mapping[str, Tensor]) -> Tensor:
+        return reduction(inputs[0], list(range(1, inputs[0].shape.rank - 1)), keepdims=True)
+
+    def squeezed(node: Node, inputs: Sequence[Tensor], params: Mapping[str, Tensor]) -> Tensor:
+        value = pool(node, inputs, params)
+        if node.config["keepdims"]:
+            return value
+        first = node.config.get("data_format") == "channels_first"
+        return tf.squeeze(value, list(range(2, value.shape.rank) if first else range(1, value.shape.rank - 1)))
+
+    return squeezed
+
+
+def _of_each(function: Callable[[Tensor], Tensor]) -> Rule:
+    return lambda node, inputs, params: function(inputs[0])
+
+
+def _joined(function: Callable[[Tensor, Tensor], Tensor]) -> Rule:
+    return lambda node, inputs, params: reduce(function, inputs)
+
+
+def _hard_sigmoid(x: Tensor) -> Tensor:
+    return tf.clip_by_value(x / 6 + tf.cast(0.5, x.dtype), 0, 1)
+
+
+LOWERING: Mapping[str, Rule] = {
+    "Const": lambda node, inputs, params: params["value"],
+    "Conv": _conv,
+    "DepthwiseConv": _depthwise_conv,
+    "ConvTranspose": _conv_transpose,
+    "SeparableConv": _separable_conv,
+    "Dense": _dense,
+    "BatchNorm": _batch_norm,
+    "Relu": _relu,
+    "Sigmoid": _of_each(tf.sigmoid),
+    "HardSigmoid": _of_each(_hard_sigmoid),
+    "Tanh": _of_each(tf.tanh),
+    "Silu": _of_each(lambda x: x * tf.sigmoid(x)),
+    "HardSilu": _of_each(lambda x: x * _hard_sigmoid(x)),
+    "Softplus": _of_each(tf.math.softplus),
+    "Exp": _of_each(tf.exp),
+    "Softmax": _of_each(tf.nn.softmax),
+    "Add": _joined(tf.add),
+    "Subtract": _joined(tf.subtract),
+    "Multiply": _joined(tf.multiply),
+    "Maximum": _joined(tf.maximum),
+    "Minimum": _joined(tf.minimum),
+    "Concat": lambda node, inputs, params: tf.concat(list(inputs), node.config["axis"]),
+    "Pad": _pad,
+    "MaxPool": _pool("MAX"),
+    "AvgPool": _pool("AVG"),
+    "GlobalMaxPool": _global_pool(tf.reduce_max),
+    "GlobalAvgPool": _global_pool(tf.reduce_mean),
+    "Identity": _of_each(tf.identity),
+    "Dropout": _of_each(tf.identity),
+    "Flatten": lambda node, inputs, params: tf.reshape(inputs[0], [inputs[0].shape[0], -1]),
+    "Reshape": lambda node, inputs, params: tf.reshape(inputs[0], [inputs[0].shape[0], *node.config["target_shape"]]),
+}

@@ -1,0 +1,23 @@
+"""What the manager refuses, and how."""
+
+from __future__ import annotations
+
+from tfpasses.graph import GraphError, TfpassesError
+
+__all__ = ["PassError", "PipelineError", "RegistryError", "VerificationError"]
+
+
+class PipelineError(TfpassesError, ValueError):
+    """A pipeline's text, an option, or the order of passes is wrong. Raised before anything runs."""
+
+
+class RegistryError(TfpassesError, LookupError):
+    """A pass is unknown, or two are registered under one name."""
+
+
+class PassError(GraphError):
+    """A pass failed. The graph that went in is as it was; the cause says what happened."""
+
+
+class VerificationError(TfpassesError, AssertionError):
+    """A pass broke the graph or did not keep the function as its contract says."""

@@ -1,0 +1,177 @@
+"""Pipelines as text, which round-trips: `Pipeline.parse(str(p)) == p`. The same thing as TOML, for files.
+
+    fold-batch-norms,cross-layer-scaling{sweeps=20 relu6=clip only="a,b c,d"}
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+
+from tfpasses.manager.errors import PipelineError
+from tfpasses.manager.passes import Pass
+from tfpasses.manager.registry import find_pass
+
+__all__ = ["Pipeline", "options_of", "type_name"]
+
+NAME = r"[A-Za-z_][\w.-]*"
+ITEM = re.compile(rf"\s*(?P<name>{NAME})\s*(?P<brace>\{{)?")
+OPTION = re.compile(rf'\s*(?P<key>{NAME})\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^\s{{}}",=]+))')
+CLOSE, COMMA = re.compile(r"\s*\}"), re.compile(r"\s*(?:,|$)")
+BARE = re.compile(r'[^\s{}",=\\]+')
+
+
+@attrs.frozen
+class Pipeline:
+    """Passes in the order of writing."""
+
+    passes: tuple[Pass, ...] = attrs.field(converter=tuple)
+
+    @classmethod
+    def of(cls, value: Pipeline | Pass | str | Iterable[Pass]) -> Pipeline:
+        """A pipeline from a text, a pass, or passes."""
+        if isinstance(value, Pipeline):
+            return value
+        if isinstance(value, str):
+            return cls.parse(value)
+        return cls((value,) if isinstance(value, Pass) else tuple(value))
+
+    @classmethod
+    def parse(cls, text: str) -> Pipeline:
+        """Read the text form. Raises `PipelineError` with the column for bad grammar, with name, type and default for a bad option."""
+        passes, position = [], 0
+        while True:
+            item = ITEM.match(text, position)
+            if item is None:
+                raise PipelineError(f"pipeline {text!r}: a pass name is expected at column {position + 1}")
+            position, options = item.end(), {}
+            if item["brace"]:
+                options, position = _options(text, position)
+            end = COMMA.match(text, position)
+            if end is None:
+                raise PipelineError(f"pipeline {text!r}: a comma or the end is expected at column {position + 1}")
+            passes.append(_build(item["name"], options))
+            position = end.end()
+            if not end[0].strip():
+                return cls(tuple(passes))
+
+    @classmethod
+    def read(cls, path: str | Path) -> Pipeline:
+        """Read a TOML file: a table `[[pass]]` a pass, with its `name` and its options."""
+        try:
+            content = tomllib.loads(Path(path).read_text())
+        except (OSError, UnicodeDecodeError) as error:
+            raise PipelineError(f"{path}: cannot be read: {error}") from error
+        except tomllib.TOMLDecodeError as error:
+            raise PipelineError(f"{path}: not TOML: {error}") from error
+        tables = content.get("pass")
+        if not isinstance(tables, list) or not tables or any(not isinstance(t, dict) or not isinstance(t.get("name"), str) for t in tables):
+            raise PipelineError(f"{path}: a pipeline file has a table [[pass]] with a name for every pass")
+        return cls(tuple(_build(t["name"], {k: _toml_text(v) for k, v in t.items() if k != "name"}) for t in tables))
+
+    def __str__(self) -> str:
+        return ",".join(map(_format, self.passes))
+
+
+def options_of(cls: type[Pass]) -> Mapping[str, tuple[Any, Any]]:
+    """A pass's options: name -> (type, default)."""
+    hints = typing.get_type_hints(cls)
+    return {field.name.replace("_", "-"): (hints[field.name], field.default) for field in attrs.fields(cls) if field.init}  # type: ignore[arg-type]
+
+
+def type_name(kind: Any) -> str:
+    """An option's type, as a user reads it: `int`, `a|b|c`, `float, optional`."""
+    if typing.get_origin(kind) is Literal:
+        return "|".join(map(str, typing.get_args(kind)))
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return " or ".join(type_name(part) for part in typing.get_args(kind) if part is not types.NoneType) + ", optional"
+    return str(getattr(kind, "__name__", kind))
+
+
+def _options(text: str, position: int) -> tuple[dict[str, str], int]:
+    options: dict[str, str] = {}
+    while (close := CLOSE.match(text, position)) is None:
+        option = OPTION.match(text, position)
+        if option is None:
+            raise PipelineError(f"pipeline {text!r}: key=value or a closing brace is expected at column {position + 1}")
+        if option["key"] in options:
+            raise PipelineError(f"pipeline {text!r}: option {option['key']} is given twice")
+        quoted = option["quoted"]
+        options[option["key"]] = option["bare"] if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+        position = option.end()
+    return options, close.end()
+
+
+def _build(name: str, options: Mapping[str, str]) -> Pass:
+    cls = find_pass(name)
+    known = options_of(cls)
+    values = {}
+    for key, text in options.items():
+        if key not in known:
+            raise PipelineError(f"pass {name} has no option {key!r}; it has {', '.join(map(repr, known)) or 'none'}")
+        kind, default = known[key]
+        try:
+            values[key.replace("-", "_")] = _value(text, kind)
+        except ValueError:
+            raise PipelineError(f"pass {name}, option {key}: {text!r} is not {type_name(kind)} (default {_plain(default)})") from None
+    missing = [key for key, (_, default) in known.items() if default is attrs.NOTHING and key not in options]
+    if missing:
+        raise PipelineError(f"pass {name} needs option {missing[0]} ({type_name(known[missing[0]][0])})")
+    try:
+        return cls(**values)
+    except (ValueError, TypeError) as error:
+        raise PipelineError(f"pass {name}: {error}") from error
+
+
+def _value(text: str, kind: Any) -> Any:
+    """A text as a value of a type; `ValueError` where it is none."""
+    if typing.get_origin(kind) is Literal:
+        for choice in typing.get_args(kind):
+            if text == str(choice):
+                return choice
+        raise ValueError
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        for part in typing.get_args(kind):
+            if part is not types.NoneType:
+                return _value(text, part)
+    if kind is bool:
+        return {"true": True, "false": False}[text] if text in ("true", "false") else _refuse()
+    if kind in (int, float, str):
+        return kind(text)
+    raise PipelineError(f"options of type {kind} cannot be written in a pipeline")
+
+
+def _refuse() -> bool:
+    raise ValueError
+
+
+def _plain(value: Any) -> str:
+    if value is attrs.NOTHING:
+        return "none"
+    return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
+
+
+def _toml_text(value: Any) -> str:
+    return _plain(value) if isinstance(value, str | bool | int | float) else repr(value)
+
+
+def _format(item: Pass) -> str:
+    options = []
+    for key, (_, default) in options_of(type(item)).items():
+        value = getattr(item, key.replace("-", "_"))
+        if value is not None and value != default:
+            text = repr(value) if isinstance(value, float) else _plain(value)
+            options.append(f"{key}={text if BARE.fullmatch(text) else _quote(text)}")
+    return item.name + (f"{{{' '.join(options)}}}" if options else "")
+
+
+def _quote(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
