@@ -17,7 +17,7 @@ def found(graph, pattern):
 def captured(graph, pattern):
     """What the only match captures: name -> text of the value(s)."""
     (match,) = find(graph, pattern)
-    return {name: ref and (str(ref) if isinstance(ref, Ref) else [r and str(r) for r in ref]) for name, ref in match.refs.items()}
+    return {name: ref and str(ref) if ref is None or isinstance(ref, Ref) else list(map(str, ref)) for name, ref in match.refs.items()}
 
 
 # operations

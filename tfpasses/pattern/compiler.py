@@ -91,7 +91,7 @@ class Matcher:
         if not failed:
             return None
         depth, check, culprit = max(failed, key=lambda entry: entry[0])
-        return Miss(node.name, culprit.name, depth, lambda: check.explain(culprit, graph), pattern=check.pattern.where)
+        return Miss(node.name, culprit.name, depth, lambda: ("" if culprit is node else f"{culprit.name}: ") + check.explain(culprit, graph), pattern=check.pattern.where)
 
 
 def root_options(pattern: Pattern) -> list[OpPattern | Roots]:
@@ -216,14 +216,14 @@ class Generator:
     def one_of(self, pattern: OpPattern, node: str) -> None:
         label = pattern.label
         condition = f"{node}.op == {next(iter(pattern.ops))!r}" if len(pattern.ops) == 1 else f"{node}.op in {self.keep(pattern.ops)}"
-        self.fail_unless(condition, pattern, node, lambda n, _: f"{n.name} is {n.op}, not {label}")
+        self.fail_unless(condition, pattern, node, lambda n, _: f"it is {n.op}, not {label}")
 
     def node(self, pattern: OpPattern, node: str, ref: str, then: Emit) -> None:
         """Match the node in variable `node`, whose operation is known to fit."""
         arity = None if pattern.inputs is None else len(pattern.inputs)
         if arity is not None:
             self.fail_unless(
-                f"len({node}.inputs) == {arity}", pattern, node, lambda n, _: f"{n.name} has {len(n.inputs)} inputs, not {arity}"
+                f"len({node}.inputs) == {arity}", pattern, node, lambda n, _: f"it has {len(n.inputs)} inputs, not {arity}"
             )
         for condition in pattern.conditions:
             reason, explain = condition.reason, condition.explain
@@ -231,7 +231,7 @@ class Generator:
                 f"{self.keep(condition.holds)}({node}, graph)",
                 pattern,
                 node,
-                lambda n, g, reason=reason, explain=explain: f"{n.name}: {explain(n, g) if explain else reason}",  # type: ignore[misc]
+                lambda n, g, reason=reason, explain=explain: explain(n, g) if explain else reason,  # type: ignore[misc]
             )
         self.capture(pattern.capture, ref, pattern, node, lambda: self.inputs(pattern, node, then))
 
@@ -241,7 +241,7 @@ class Generator:
         elif name in self.bound:
             known = self.bound[name]
             same = f"{known} is None or {ref} == {known}" if known in self.maybe else f"{ref} == {known}"
-            self.fail_unless(same, pattern, node, lambda n, _: f"{n.name}: it is not the same node as the other {name!r}")
+            self.fail_unless(same, pattern, node, lambda n, _: f"it is not the same node as the other {name!r}")
             self.bound[name] = ref
             then()
             self.bound[name] = known
@@ -292,7 +292,7 @@ class Generator:
         """A node that would have been stepped over but for a condition: that is the nearer reason, if what follows fails on it."""
         for condition, reason, explain in ((self.keep(c.holds), c.reason, c.explain) for c in wrapper.conditions):
             self.checks.append(
-                Check(wrapper, lambda n, g, reason=reason, explain=explain: f"{n.name}: {explain(n, g) if explain else reason}")  # type: ignore[misc]
+                Check(wrapper, lambda n, g, reason=reason, explain=explain: explain(n, g) if explain else reason)  # type: ignore[misc]
             )
             self.line(f"if {node}.op in {self.keep(wrapper.ops)} and not {condition}({node}, graph):")
             self.line(f"    failed.append(({self.depth + 2}, checks[{len(self.checks) - 1}], {node}))")

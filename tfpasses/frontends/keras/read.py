@@ -9,7 +9,6 @@ import attrs
 import keras
 import numpy as np
 from keras.src.models.functional import Functional
-from keras.src.ops.operation import Operation
 
 from tfpasses.frontends.keras.layers import JOINS, OPERATIONS, activation_of, kind_of
 from tfpasses.graph import Array, Call, Graph, Node, Owner, Ref, Scope, Slot, Spec, UnsupportedModelError
@@ -298,7 +297,14 @@ def opaque_config(source: Any) -> dict[str, Any]:
     except (NotImplementedError, TypeError, ValueError, AttributeError):
         return {}
     hidden = {"name", "trainable", "dtype"}
-    return {key: value for key, value in config.items() if key not in hidden and value is not None} if isinstance(source, Operation) else {}
+    return {key: as_tuples(value) for key, value in config.items() if key not in hidden and value is not None}
+
+
+def as_tuples(value: Any) -> Any:
+    """Lists as tuples: a configuration that has been in a file does not know which it was."""
+    if isinstance(value, list | tuple):
+        return tuple(as_tuples(part) for part in value)
+    return {key: as_tuples(part) for key, part in value.items()} if isinstance(value, dict) else value
 
 
 def prune(graph: Graph) -> Graph:
