@@ -77,7 +77,7 @@ def test_a_pattern_with_more_choices_than_python_nests_is_refused_in_words():
     pattern = op("Input")
     for _ in range(30):
         pattern = op("Add")(pattern, anything()).commutative()
-    with pytest.raises(ValueError, match="more choices .* than one pattern can hold; split it"):
+    with pytest.raises(ValueError, match=r"more choices .* than one pattern can hold; split it"):
         list(find(chain("Add"), pattern))
 
 
@@ -106,7 +106,9 @@ def test_a_name_at_two_depths_is_the_same_node():
 
 
 def test_a_captured_op_twice_asks_both_patterns_of_one_node():
-    source = graph(X, node("a", "Relu", "x"), node("b", "Relu", "x"), node("s", "Add", "a", "b"), node("t", "Add", "a", "a"), outputs=["s", "t"])
+    source = graph(
+        X, node("a", "Relu", "x"), node("b", "Relu", "x"), node("s", "Add", "a", "b"), node("t", "Add", "a", "a"), outputs=["s", "t"]
+    )
     assert found(source, op("Add")(op("Relu")["r"], op("Relu")["r"])) == ["t"]
 
 
@@ -231,7 +233,11 @@ def test_no_order_is_a_match_where_all_fail_later():
 
 def test_three_commutative_inputs_match_in_any_order():
     source = graph(X, node("t", "Tanh", "x"), node("r", "Relu", "x"), node("s", "my.Add", "r", "x", "t"), outputs=["s"])
-    assert captured(source, op("my.Add")(op("Input")["i"], op("Tanh")["t"], op("Relu")["r"]).commutative()) == {"i": "x", "t": "t", "r": "r"}
+    assert captured(source, op("my.Add")(op("Input")["i"], op("Tanh")["t"], op("Relu")["r"]).commutative()) == {
+        "i": "x",
+        "t": "t",
+        "r": "r",
+    }
 
 
 # alternatives
@@ -373,13 +379,14 @@ def test_a_repeated_wrapper_takes_neither_inputs_nor_a_capture(wrapper):
 
 
 def joined(*inputs):
-    return graph(
-        X, node("a", "Relu", "x"), node("b", "Relu", "a"), node("t", "Tanh", "x"), node("c", "my.Join", *inputs), outputs=["c"]
-    )
+    return graph(X, node("a", "Relu", "x"), node("b", "Relu", "a"), node("t", "Tanh", "x"), node("c", "my.Join", *inputs), outputs=["c"])
 
 
 def test_each_asks_the_same_of_every_input():
-    assert captured(joined("b", "a", "b"), op("my.Join").each(op("Relu")["r"](anything()["y"]))) == {"r": ["b", "a", "b"], "y": ["a", "x", "a"]}
+    assert captured(joined("b", "a", "b"), op("my.Join").each(op("Relu")["r"](anything()["y"]))) == {
+        "r": ["b", "a", "b"],
+        "y": ["a", "x", "a"],
+    }
 
 
 @pytest.mark.parametrize("inputs", [("t", "a"), ("a", "t"), ("a", "t", "b")])

@@ -359,9 +359,9 @@ class Edit:
         self._put(attrs.evolve(node, inputs=(*node.inputs[:position], new, *node.inputs[position + 1 :])))
 
     def _freed(self) -> dict[str, None]:
-        """Who still uses the nodes that lost a use, where so few are left that a count may just have come down to what a pattern asks."""
-        few = (users for name in self._released if len(users := self._users.get(name, {})) <= FEW_USES)
-        return {user: None for users in few for user, _ in users}
+        """The nodes that lost a use, and their users, where so few are left that a count may just have come down to what a pattern asks."""
+        few = {name: users for name in self._released if len(users := self._users.get(name, {})) <= FEW_USES}
+        return {**dict.fromkeys(few), **{user: None for users in few.values() for user, _ in users}}
 
     def _note_scopes(self, touched: list[str]) -> None:
         """A rewrite with nodes inside and outside a nested model straddles its border."""

@@ -3,7 +3,7 @@
 from tfpasses.manager.contract import Contract, Effect, Property
 from tfpasses.manager.errors import PassError, PipelineError, RegistryError, VerificationError
 from tfpasses.manager.manager import run_passes
-from tfpasses.manager.numeric import NumericCheck, Verdict, random_inputs
+from tfpasses.manager.numeric import NumericCheck, Verdict, compare_outputs, random_inputs
 from tfpasses.manager.observers import Journal, Observer, PassRecord, RemarkLog, ShapeCheck, StructureCheck, Timing
 from tfpasses.manager.passes import Context, Pass, Remark, rule
 from tfpasses.manager.pipeline import Pipeline, options_of, type_name
@@ -30,6 +30,7 @@ __all__ = [
     "Timing",
     "Verdict",
     "VerificationError",
+    "compare_outputs",
     "find_pass",
     "options_of",
     "pass_names",

@@ -19,7 +19,7 @@ from tfpasses.manager.contract import Effect
 from tfpasses.manager.errors import VerificationError
 from tfpasses.manager.observers import Observer, PassRecord
 
-__all__ = ["FACTOR", "NumericCheck", "Verdict", "random_inputs"]
+__all__ = ["FACTOR", "NumericCheck", "Verdict", "compare_outputs", "random_inputs"]
 
 FACTOR = 4.0
 DEFAULT_SIZE = 32
@@ -174,6 +174,28 @@ def compare(
     if exact:
         return Verdict(pass_name, where, error, 0.0, 0.0)
     return Verdict(pass_name, where, error, own_error, FACTOR * max(own_error, bound))
+
+
+def compare_outputs(
+    graph: Graph, ours: Sequence[Array], theirs: Sequence[Array], truth: Sequence[Array] | None, tolerance: float | None
+) -> Iterable[tuple[float, float, float, float]]:
+    """For each output of two models: largest and mean difference, scale, and what is allowed.
+
+    Allowed is `tolerance` times the scale; without one, with e the first model's error against the float64 `truth` (at least the
+    rounding of a result), the second may be `FACTOR`·e from the truth, hence (`FACTOR` + 1)·e from the first.
+    """
+    for number, (ref, a, b) in enumerate(zip(graph.outputs, ours, theirs, strict=True)):
+        x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        scale = largest(x)
+        if tolerance is not None:
+            allowed = tolerance * scale
+        else:
+            exact = truth[number] if truth is not None else x
+            terms = fan_in(graph, Region((), (), (), ()))
+            allowed = (FACTOR + 1) * max(distance(x, exact), rounding(graph.spec(ref), scale, terms))
+        finite = np.isfinite(x) & np.isfinite(y)
+        mean = float(np.mean(np.abs(x - y), where=finite)) if finite.any() else 0.0
+        yield distance(x, y), mean, scale, allowed
 
 
 def rounding(spec: Spec, scale: float, terms: int) -> float:

@@ -91,7 +91,13 @@ class Matcher:
         if not failed:
             return None
         depth, check, culprit = max(failed, key=lambda entry: entry[0])
-        return Miss(node.name, culprit.name, depth, lambda: ("" if culprit is node else f"{culprit.name}: ") + check.explain(culprit, graph), pattern=check.pattern.where)
+        return Miss(
+            node.name,
+            culprit.name,
+            depth,
+            lambda: ("" if culprit is node else f"{culprit.name}: ") + check.explain(culprit, graph),
+            pattern=check.pattern.where,
+        )
 
 
 def root_options(pattern: Pattern) -> list[OpPattern | Roots]:
@@ -222,9 +228,7 @@ class Generator:
         """Match the node in variable `node`, whose operation is known to fit."""
         arity = None if pattern.inputs is None else len(pattern.inputs)
         if arity is not None:
-            self.fail_unless(
-                f"len({node}.inputs) == {arity}", pattern, node, lambda n, _: f"it has {len(n.inputs)} inputs, not {arity}"
-            )
+            self.fail_unless(f"len({node}.inputs) == {arity}", pattern, node, lambda n, _: f"it has {len(n.inputs)} inputs, not {arity}")
         for condition in pattern.conditions:
             reason, explain = condition.reason, condition.explain
             self.fail_unless(
@@ -300,7 +304,7 @@ class Generator:
     def choose(self, options: tuple[Pattern, ...], ref: str, user: str, then: Emit) -> None:
         """Alternatives: a generator gives the captures of each option that matches, and what follows is tried for each."""
         names = tuple(dict.fromkeys(name for option in options for name in captures(option)))
-        new = [name for name in names if name not in self.bound]
+        new = [name for name in names if self.bound.get(name) in {None, *self.maybe}]
         variables = {name: self.fresh("c") for name in new}
         options_of = self.fresh("options")
         self.line(f"def {options_of}({ref}, {user}):")
@@ -317,11 +321,11 @@ class Generator:
         target = f"{', '.join(variables.values())}," if variables else "_"
 
         def body() -> None:
+            outer = dict(self.bound)
             self.bound.update(variables)
             self.maybe.update(variables.values())  # None where the option taken has no such capture
             then()
-            for name in variables:
-                del self.bound[name]
+            self.bound = outer
 
         self.loop(f"for {target} in {options_of}({ref}, {user}):", body)
 
@@ -357,7 +361,7 @@ class Generator:
         pattern, rest = patterns[0], patterns[1:]
         steps, anchor = path_to_bound(pattern, self.bound)
         found = self.bound[anchor]
-        self.fail_unless(f"type({found}) is Ref", pattern, "n0", lambda n, _: f"{n.name}: {anchor} captured no single node to go on from")
+        self.fail_unless(f"type({found}) is Ref", pattern, "n0", lambda n, _: f"{anchor} captured no single node to go on from")
         self.climb(f"{found}.node", steps, lambda root: self.another_root(pattern, root, lambda: self.further_roots(rest, then)))
 
     def climb(self, name: str, steps: int, then: Callable[[str], None]) -> None:
@@ -372,7 +376,7 @@ class Generator:
         ref, node = self.fresh("r"), self.fresh("n")
         self.line(f"{node} = nodes[{name}]; {ref} = Ref({node}.name, 0)")
         self.one_of(pattern, node)
-        self.fail_unless(f"{node} not in ({', '.join(self.roots)},)", pattern, node, lambda n, _: f"{n.name}: it is a root already")
+        self.fail_unless(f"{node} not in ({', '.join(self.roots)},)", pattern, node, lambda n, _: "it is a root already")
         self.roots.append(node)
         self.node(pattern, node, ref, then)
         self.roots.pop()

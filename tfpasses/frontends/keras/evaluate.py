@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfpasses.frontends.evaluator import TensorFlowEvaluator
-from tfpasses.graph import GraphError, Node
+from tfpasses.graph import Array, Graph, GraphError, Node
+from tfpasses.graph.values import fill
 
-__all__ = ["keras_evaluator"]
+__all__ = ["call_model", "keras_evaluator"]
 
 
 def run_opaque(node: Node, inputs: Sequence[Any]) -> Sequence[Any]:
@@ -26,6 +28,12 @@ def run_opaque(node: Node, inputs: Sequence[Any]) -> Sequence[Any]:
     if "training" in node.config:
         kwargs["training"] = node.config["training"]
     return list(keras.tree.flatten(source(*args, **kwargs)))
+
+
+def call_model(model: Any, graph: Graph, values: Sequence[Array]) -> list[Array]:
+    """The flat outputs of a Keras model, called in inference mode on one array an input; `graph` is the model as it was read."""
+    outputs = model(fill(graph.input_structure, lambda index: values[index]), training=False)
+    return [np.asarray(keras.ops.convert_to_numpy(value)) for value in keras.tree.flatten(outputs)]
 
 
 def keras_evaluator() -> TensorFlowEvaluator:

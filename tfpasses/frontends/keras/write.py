@@ -16,13 +16,19 @@ from tfpasses.graph import Graph, Node, Ref, Slot, UnsupportedModelError
 from tfpasses.graph.order import sort_keys
 from tfpasses.graph.values import fill, map_leaves
 
-__all__ = ["to_keras"]
+__all__ = ["to_keras", "write"]
 
 Tensor = Any
 
 
-def to_keras(graph: Graph, note: Callable[[str], None] = lambda _: None) -> Any:
-    """A new model of the graph, of the class that was read where that can be. `note` is told what could not be kept as it was.
+def to_keras(graph: Graph) -> Any:
+    """A new model of the graph; see `write`."""
+    return write(graph)[0]
+
+
+def write(graph: Graph, note: Callable[[str], None] = lambda _: None) -> tuple[Any, dict[str, str]]:
+    """A new model of the graph, of the class that was read where that can be, and, for each node that will have another name when
+    the model is read again, that name. `note` is told what could not be kept as it was.
 
     Raises `UnsupportedModelError` where a node has no Keras form, or a layer cannot be rebuilt from its configuration.
     """
@@ -35,7 +41,7 @@ def to_keras(graph: Graph, note: Callable[[str], None] = lambda _: None) -> Any:
     if isinstance(source, keras.Sequential):
         chain = as_sequential(source, inputs, outputs)
         if chain is not None:
-            return chain
+            return chain, writer.renamed
         note(f"model {source.name} was Sequential; it is no chain of layers any more, so it leaves as a functional model")
     cls: Any = Functional
     if source is not None and type(source) is not Functional and not isinstance(source, keras.Sequential):
@@ -50,7 +56,7 @@ def to_keras(graph: Graph, note: Callable[[str], None] = lambda _: None) -> Any:
     )
     if source is not None and not source.trainable:
         model.trainable = False
-    return model
+    return model, writer.renamed
 
 
 def output_names(graph: Graph) -> tuple[str, ...]:
@@ -106,6 +112,9 @@ class Writer:
         self.models: dict[str, Any] = {}
         """Nested model's path -> the model, written once."""
         self.mask_sources: set[int] = set()
+        self.renamed: dict[str, str] = {}
+        """Node -> its name when the model is read again, where that differs."""
+        self.calls: dict[tuple[str, int], int] = {}
 
     def write_level(self, inside: str, values: dict[Ref, Tensor], fetches: tuple[Ref, ...]) -> list[Tensor]:
         """Write the nodes of one model (`inside` is its scope's path with a slash, empty at the top) and give its outputs."""
@@ -155,9 +164,17 @@ class Writer:
         except (ValueError, TypeError) as error:
             raise UnsupportedModelError(f"node {use.main.name}: Keras does not take it as {type(layer).__name__}: {error}") from error
         self.factory.finish(layer)
+        self.note_name(use.main.name, layer, inside)
         for index, tensor in enumerate(keras.tree.flatten(result)):
             values[Ref(nodes[-1].name, index)] = tensor
             self.rename_mask(tensor, level)
+
+    def note_name(self, name: str, layer: Any, inside: str) -> None:
+        number = self.calls.get((inside, id(layer)), 0)
+        self.calls[inside, id(layer)] = number + 1
+        new = f"{inside}{layer.name}" + (f"#{number}" if number else "")
+        if new != name:
+            self.renamed[name] = new
 
     def rename_mask(self, tensor: Tensor, level: str) -> None:
         """Keras computes a mask by operations that it names itself; none may take a name that the model has."""

@@ -1,0 +1,89 @@
+"""Whether two Keras models are the same: configuration, weights bit by bit, and outputs bit by bit."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfpasses.graph.values import map_leaves
+
+__all__ = ["arrays_of", "assert_same_model", "assert_same_outputs", "configuration", "graph_size", "inputs_for", "outputs_of"]
+
+
+def inputs_for(model: keras.Model, seed: int = 0, batch: int = 2) -> Any:
+    """Inputs in the structure that the model takes: small normal numbers, small integers, or words."""
+    rng = np.random.default_rng(seed)
+
+    def draw(tensor: Any) -> Any:
+        shape = [batch if size is None and axis == 0 else 7 if size is None else size for axis, size in enumerate(tensor.shape)]
+        dtype = keras.backend.standardize_dtype(tensor.dtype)
+        if dtype == "string":
+            return np.array(rng.choice(["red", "green", "blue", "mauve"], shape))
+        if "int" in dtype:
+            return rng.integers(0, 3, shape).astype(dtype)
+        return rng.normal(size=shape).astype(np.float32).astype(dtype if dtype != "bfloat16" else "float32")
+
+    functional = model._functional if isinstance(model, keras.Sequential) else model
+    return map_leaves(functional._inputs_struct, draw)
+
+
+def outputs_of(model: keras.Model, x: Any, **options: Any) -> list[np.ndarray]:
+    return [keras.ops.convert_to_numpy(value) for value in keras.tree.flatten(model(x, **options))]
+
+
+def arrays_of(model: keras.Model) -> list[np.ndarray]:
+    """Copies of all variables, the seed generators' states included."""
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.variables]
+
+
+def assert_same_arrays(new: list[np.ndarray], old: list[np.ndarray]) -> None:
+    assert len(new) == len(old)
+    for a, b in zip(new, old, strict=True):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        assert a.tobytes() == b.tobytes()
+
+
+def assert_same_outputs(new: keras.Model, old: keras.Model, x: Any, **options: Any) -> None:
+    assert_same_arrays(outputs_of(new, x, **options), outputs_of(old, x, **options))
+
+
+def configuration(model: keras.Model) -> Any:
+    """`get_config()` with functions as themselves and without the names that Keras counts up for functional models' shared objects."""
+    return plain(model.get_config())
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items() if key not in ("shared_object_id", "build_config")}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    if isinstance(value, np.ndarray):
+        return (value.dtype.name, value.shape, value.tobytes())
+    return re.sub(r" at 0x\w+", "", value) if isinstance(value, str) else value
+
+
+def assert_same_model(new: keras.Model, old: keras.Model) -> None:
+    """Everything but what the models compute: class, name, layers, wiring, structures, weights, trainable flags."""
+    assert new is not old
+    assert type(new) is type(old)
+    assert new.name == old.name
+    assert [(type(layer), layer.name) for layer in new._flatten_layers()] == [(type(layer), layer.name) for layer in old._flatten_layers()]
+    assert [layer.trainable for layer in new._flatten_layers()] == [layer.trainable for layer in old._flatten_layers()]
+    assert new.output_names == old.output_names
+    assert [(x.name, x.shape, x.dtype) for x in new.inputs] == [(x.name, x.shape, x.dtype) for x in old.inputs]
+    assert [(x.shape, x.dtype) for x in new.outputs] == [(x.shape, x.dtype) for x in old.outputs]
+    assert configuration(new) == configuration(old)
+    assert [w.path for w in new.weights] == [w.path for w in old.weights]
+    assert [w.trainable for w in new.weights] == [w.trainable for w in old.weights]
+    assert_same_arrays(arrays_of(new), arrays_of(old))
+    assert not {id(v) for v in new.variables} & {id(v) for v in old.variables}
+
+
+def graph_size(model: keras.Model) -> list[tuple[str, int, int]]:
+    """How often Keras has recorded each layer (those in nested models too) as called and used."""
+    functional = model._functional if isinstance(model, keras.Sequential) else model
+    operations = {id(op): op for op in [*functional.operations, *model._flatten_layers()]}
+    return [(op.name, len(op._inbound_nodes), len(op._outbound_nodes)) for op in operations.values()]

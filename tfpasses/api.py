@@ -1,0 +1,217 @@
+"""What a user calls: read, run, write. Glue between the frontends and the manager; TensorFlow is imported by the calls that need it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+
+from tfpasses.graph import Array, Fact, Graph, Ref, Rewrite, TfpassesError, load_facts, save_facts
+from tfpasses.manager import (
+    Journal,
+    NumericCheck,
+    Observer,
+    Pass,
+    PassRecord,
+    Pipeline,
+    Remark,
+    RemarkLog,
+    ShapeCheck,
+    StructureCheck,
+    Timing,
+    Verdict,
+    VerificationError,
+    compare_outputs,
+    random_inputs,
+    run_passes,
+)
+
+__all__ = ["LEVELS", "OutputDifference", "Result", "Verify", "compare_models", "from_keras", "load", "read_model", "run", "save"]
+
+Verify = Literal["off", "structure", "shapes", "numeric"]
+LEVELS: Sequence[Verify] = ("off", "structure", "shapes", "numeric")
+
+
+@attrs.frozen(eq=False)
+class Result:
+    """What a run gives."""
+
+    model: Any
+    """Of the kind that went in: a new Keras model for a Keras model, a graph for a graph."""
+    graph: Graph
+    """The rewritten graph, with its facts."""
+    remarks: tuple[Remark, ...]
+    timings: tuple[tuple[str, float], ...]
+    """Seconds a pass, in the order of running."""
+    journal: tuple[PassRecord, ...]
+    """A record a pass: the graphs before and after, and every rewrite."""
+    verdicts: tuple[Verdict, ...] = ()
+    """What numeric verification measured."""
+    names: Mapping[str, str] = attrs.field(factory=dict)
+    """Node of `graph` -> its name when `model` is read again, where that differs."""
+
+    @property
+    def rewrites(self) -> tuple[Rewrite, ...]:
+        """Every rewrite of the run, in order."""
+        return tuple(rewrite for record in self.journal for rewrite in record.journal)
+
+
+def from_keras(model: Any) -> Graph:
+    """Read a built Functional or Sequential model. Nothing is copied or changed. Raises `UnsupportedModelError` for any other model."""
+    from tfpasses.frontends import keras as frontend
+
+    return frontend.from_keras(model)
+
+
+def read_model(path: str | Path) -> Any:
+    """The model in a `.keras` or `.h5` file, without its training configuration, read in Keras's safe mode."""
+    from tfpasses.frontends import keras as frontend
+
+    return frontend.load_model(path)
+
+
+def load(path: str | Path, facts: str | Path | None = None) -> Graph:
+    """Read a `.keras` or `.h5` file into a graph, with the facts that an earlier run saved beside it.
+
+    Raises `UnsupportedModelError` or `FactsError`, one line, naming the file and what to do.
+    """
+    graph = from_keras(read_model(path))
+    return graph if facts is None else attrs.evolve(graph, facts=load_facts(facts, graph))
+
+
+def save(what: Any, path: str | Path, facts: str | Path | None = None) -> None:
+    """Write a graph, a Keras model or a `Result` as its suffix says; with `facts`, also what is known of its values (`.npz`).
+
+    Raises `UnsupportedModelError` where the format cannot hold the model, `WriteError` where a file cannot be written.
+    """
+    from tfpasses.frontends import keras as frontend
+
+    graph = what.graph if isinstance(what, Result) else what if isinstance(what, Graph) else None
+    names: Mapping[str, str] = what.names if isinstance(what, Result) else {}
+    model = what.model if isinstance(what, Result) else what
+    if isinstance(model, Graph):
+        model, names = frontend.write(model)
+    frontend.save_model(model, path)
+    if facts is not None:
+        known = {} if graph is None else graph.facts
+        save_facts(facts, attrs.evolve(frontend.from_keras(model), facts=rename_facts(known, names)))
+
+
+def rename_facts(facts: Mapping[tuple[Ref, str], Fact], names: Mapping[str, str]) -> dict[tuple[Ref, str], Fact]:
+    """The facts under the names that nodes have when the written model is read again."""
+    return {(Ref(names.get(ref.node, ref.node), ref.index), kind): fact for (ref, kind), fact in facts.items()}
+
+
+def run(
+    model: Any,
+    pipeline: str | Pipeline | Pass | Iterable[Pass],
+    *,
+    verify: Verify = "shapes",
+    data: Mapping[str, Array] | None = None,
+    facts: Mapping[tuple[Ref, str], Fact] | str | Path | None = None,
+    observers: Sequence[Observer] = (),
+) -> Result:
+    """Run a pipeline on a Keras model or a graph, and give a rewritten one of the same kind.
+
+    `verify`: `structure` and `shapes` check the graph after each pass; `numeric` also makes every pass that claims to keep the
+    function prove it against float64, on `data` (arrays by input name) or seeded random inputs. `facts`: what is known of the
+    model's values, or the file an earlier run saved.
+
+    Raises `PipelineError` before anything runs, `PassError` where a pass fails, `VerificationError` where a check does.
+    """
+    if verify not in LEVELS:
+        raise TfpassesError(f"verify={verify!r} is none of {', '.join(LEVELS)}")
+    passes = Pipeline.of(pipeline)
+    graph = model if isinstance(model, Graph) else from_keras(model)
+    if facts is not None:
+        graph = attrs.evolve(graph, facts=load_facts(facts, graph) if isinstance(facts, str | Path) else dict(facts))
+    level = LEVELS.index(verify)
+    timing, remarks, journal = Timing(), RemarkLog(), Journal()
+    watching: list[Observer] = [timing, remarks, journal]
+    watching += [StructureCheck()] if level >= 1 else []
+    watching += [ShapeCheck()] if level >= 2 else []
+    evaluator, numeric = None, None
+    if verify == "numeric":
+        from tfpasses.frontends.keras import keras_evaluator
+
+        evaluator = keras_evaluator()
+        numeric = NumericCheck(evaluator, check_data(graph, data))
+        watching.append(numeric)
+    rewritten = run_passes(graph, passes, [*watching, *observers], evaluator)
+    verdicts = tuple(numeric.verdicts) if numeric else ()
+    if isinstance(model, Graph):
+        return Result(rewritten, rewritten, tuple(remarks.remarks), tuple(timing.seconds), tuple(journal.records), verdicts)
+    from tfpasses.frontends import keras as frontend
+
+    notes: list[Remark] = []
+    written, names = frontend.write(rewritten, lambda text: notes.append(Remark("to-keras", "note", rewritten.name, text)))
+    return Result(
+        written, rewritten, (*remarks.remarks, *notes), tuple(timing.seconds), tuple(journal.records), verdicts, names
+    )
+
+
+def check_data(graph: Graph, data: Mapping[str, Array] | None) -> Mapping[str, Array] | None:
+    """Data by input name, or a clear refusal: unknown or missing inputs, shapes that do not fit, no samples."""
+    if data is None:
+        return None
+    if set(data) != set(graph.inputs):
+        raise TfpassesError(f"data is given for {', '.join(sorted(data)) or 'nothing'}; the model's inputs are {', '.join(graph.inputs)}")
+    for name, array in data.items():
+        spec = graph.nodes[name].specs[0]
+        fits = len(array.shape) == len(spec.shape) and all(b is None or a == b for a, b in zip(array.shape, spec.shape, strict=True))
+        if not fits or array.shape[0] == 0:
+            raise TfpassesError(f"data for input {name} has shape {tuple(array.shape)}; {spec} with at least one sample is expected")
+    return data
+
+
+@attrs.frozen
+class OutputDifference:
+    """How far two models' outputs are apart. Absolute; `scale` is the largest value of the first model's output."""
+
+    output: str
+    maximum: float
+    mean: float
+    scale: float
+    allowed: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether the largest difference is a number within what is allowed."""
+        return self.maximum <= self.allowed
+
+
+def compare_models(
+    a: Any, b: Any, data: Mapping[str, Array] | None = None, *, tolerance: float | None = None, seed: int = 0
+) -> list[OutputDifference]:
+    """Call two Keras models on the same inputs and compare their outputs one by one.
+
+    Allowed is `tolerance` times the output's scale; without one, what the first model's own rounding explains: 4 times its error
+    against float64 (plus the same of the second, which is as far from the truth). Raises `TfpassesError` where the inputs or
+    the number of outputs differ, `VerificationError` where an output's shape does.
+    """
+    from tfpasses.frontends import keras as frontend
+
+    first, second = from_keras(a), from_keras(b)
+    specs = [[graph.nodes[name].specs[0] for name in graph.inputs] for graph in (first, second)]
+    if specs[0] != specs[1] or len(first.outputs) != len(second.outputs):
+        raise TfpassesError(
+            f"the models take {', '.join(map(str, specs[0]))} and {', '.join(map(str, specs[1]))}, and give "
+            f"{len(first.outputs)} and {len(second.outputs)} outputs; they cannot be compared"
+        )
+    inputs = check_data(first, data) or random_inputs(first, seed)
+    values = list(inputs[name] for name in first.inputs)
+    names = first.output_names
+    ours, theirs = frontend.call_model(a, first, values), frontend.call_model(b, second, values)
+    for name, x, y in zip(names, ours, theirs, strict=True):
+        if x.shape != y.shape:
+            raise VerificationError(f"output {name} has shape {x.shape} in the first model and {y.shape} in the second")
+    truth = None
+    if tolerance is None:
+        feeds = [Ref(name) for name in first.inputs]
+        truth = frontend.keras_evaluator().compile(first, feeds, first.outputs, "float64")(dict(zip(feeds, values, strict=True)))
+    return [
+        OutputDifference(name, *figures)
+        for name, figures in zip(names, compare_outputs(first, ours, theirs, truth, tolerance), strict=True)
+    ]
