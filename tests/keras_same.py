@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -10,7 +11,7 @@ import numpy as np
 
 from tfpasses.graph.values import map_leaves
 
-__all__ = ["arrays_of", "assert_same_model", "assert_same_outputs", "configuration", "graph_size", "inputs_for", "outputs_of"]
+__all__ = ["arrays_of", "assert_same_configuration", "assert_same_model", "assert_same_outputs", "configuration", "graph_size", "inputs_for", "outputs_of"]
 
 
 def inputs_for(model: keras.Model, seed: int = 0, batch: int = 2) -> Any:
@@ -50,19 +51,29 @@ def assert_same_outputs(new: keras.Model, old: keras.Model, x: Any, **options: A
     assert_same_arrays(outputs_of(new, x, **options), outputs_of(old, x, **options))
 
 
-def configuration(model: keras.Model) -> Any:
-    """`get_config()` with functions as themselves and without the names that Keras counts up for functional models' shared objects."""
-    return plain(model.get_config())
+def configuration(model: keras.Model) -> dict[str, Any]:
+    """`get_config()` as leaves by path, without what says nothing: shared objects' ids and addresses of functions."""
+    return dict(leaves(model.get_config(), ""))
 
 
-def plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: plain(part) for key, part in value.items() if key not in ("shared_object_id", "build_config")}
-    if isinstance(value, list | tuple):
-        return [plain(part) for part in value]
-    if isinstance(value, np.ndarray):
-        return (value.dtype.name, value.shape, value.tobytes())
-    return re.sub(r" at 0x\w+", "", value) if isinstance(value, str) else value
+def leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict | list | tuple):
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        yield path, "dict" if isinstance(value, dict) else "list"
+        for key, part in parts:
+            if key != "shared_object_id":
+                yield from leaves(part, f"{path}/{key}")
+    elif isinstance(value, np.ndarray | np.generic):
+        yield path, (value.dtype.name, value.shape, value.tobytes())
+    else:
+        yield path, re.sub(r" at 0x\w+", "", value) if isinstance(value, str) else value
+
+
+def assert_same_configuration(new: keras.Model, old: keras.Model) -> None:
+    a, b = configuration(new), configuration(old)
+    missing = object()
+    differences = {path: (a.get(path, missing), b.get(path, missing)) for path in {**a, **b} if a.get(path, missing) != b.get(path, missing)}
+    assert differences == {}
 
 
 def assert_same_model(new: keras.Model, old: keras.Model) -> None:
@@ -75,7 +86,7 @@ def assert_same_model(new: keras.Model, old: keras.Model) -> None:
     assert new.output_names == old.output_names
     assert [(x.name, x.shape, x.dtype) for x in new.inputs] == [(x.name, x.shape, x.dtype) for x in old.inputs]
     assert [(x.shape, x.dtype) for x in new.outputs] == [(x.shape, x.dtype) for x in old.outputs]
-    assert configuration(new) == configuration(old)
+    assert_same_configuration(new, old)
     assert [w.path for w in new.weights] == [w.path for w in old.weights]
     assert [w.trainable for w in new.weights] == [w.trainable for w in old.weights]
     assert_same_arrays(arrays_of(new), arrays_of(old))

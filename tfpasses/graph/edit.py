@@ -307,9 +307,10 @@ class Edit:
         return self._weight_users
 
     def _touch_weights(self, before: Node | None, after: Node | None) -> None:
-        old, new = (set(node.params.values()) if node else set() for node in (before, after))
-        if old == new:
+        params = [node.params for node in (before, after) if node]
+        if params[0] is params[-1] and len(params) == 2 or not any(params):
             return
+        old, new = (set(node.params.values()) if node else set() for node in (before, after))
         name = (before or after).name  # type: ignore[union-attr]  # one of the two is a node
         index = self._weight_index()
         for key in old ^ new:
@@ -334,21 +335,21 @@ class Edit:
         return key
 
     def _own(self, name: str) -> dict[tuple[str, int], int]:
-        uses = self._users.get(name, {})
         if name not in self._owned:
-            uses = dict(uses)
-            self._users[name] = uses
+            self._users[name] = dict(self._users.get(name, {}))
             self._owned.add(name)
-        return uses  # type: ignore[return-value]  # what is owned is a dict
+        return self._users[name]  # type: ignore[return-value]  # what is owned is a dict
 
     def _add_use(self, ref: Ref, consumer: str, position: int) -> None:
-        self._own(ref.node)[consumer, position] = ref.index
-        self._log.append(lambda: (self._own(ref.node).pop((consumer, position)), None)[-1])
+        uses, use = self._own(ref.node), (consumer, position)
+        uses[use] = ref.index
+        self._log.append(lambda: self._undo(uses, use, None))
 
     def _drop_use(self, ref: Ref, consumer: str, position: int) -> None:
-        self._own(ref.node).pop((consumer, position))
+        uses, use = self._own(ref.node), (consumer, position)
+        del uses[use]
         self._released[ref.node] = None
-        self._log.append(lambda: self._own(ref.node).__setitem__((consumer, position), ref.index))
+        self._log.append(lambda: uses.__setitem__(use, ref.index))
 
     def _rewire(self, consumer: str, position: int, new: Ref) -> None:
         node = self.nodes[consumer]
@@ -356,7 +357,7 @@ class Edit:
         old = node.inputs[position]
         self._drop_use(old, consumer, position)
         self._add_use(new, consumer, position)
-        self._put(attrs.evolve(node, inputs=(*node.inputs[:position], new, *node.inputs[position + 1 :])))
+        self._put(node.fed_by((*node.inputs[:position], new, *node.inputs[position + 1 :])))
 
     def _freed(self) -> dict[str, None]:
         """The nodes that lost a use, and their users, where so few are left that a count may just have come down to what a pattern asks."""

@@ -53,6 +53,10 @@ class Node:
     made_by: str = ""
     """The pass that made or last changed it; empty for a node as it was read."""
 
+    def fed_by(self, inputs: tuple[Ref, ...]) -> Node:
+        """The same node on other inputs (as `attrs.evolve` would make it, in a quarter of its time: every rewrite does this)."""
+        return Node(self.name, self.op, inputs, self.config, self.params, self.specs, self.call, self.owner, self.origin, self.made_by)
+
     @property
     def scope(self) -> str:
         """The path of the nested model that the node belongs to, empty at the top."""

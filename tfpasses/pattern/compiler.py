@@ -19,6 +19,7 @@ from tfpasses.graph import Node, Ref
 from tfpasses.pattern.language import (
     Alternatives,
     Anything,
+    Condition,
     OpPattern,
     Optional,
     Pattern,
@@ -190,6 +191,10 @@ class Generator:
         else:
             self.line(f"if not ({condition}): {self.jump}")
 
+    def condition(self, condition: Condition, node: str) -> str:
+        """The condition as an expression."""
+        return condition.source.format(node=node) if condition.source else f"{self.keep(condition.holds)}({node}, graph)"
+
     def loop(self, header: str, body: Emit) -> None:
         """A choice: `body` (and all that follows in it) is tried for every value; none of them succeeding fails what is around."""
         outer, depth = self.jump, self.depth
@@ -232,7 +237,7 @@ class Generator:
         for condition in pattern.conditions:
             reason, explain = condition.reason, condition.explain
             self.fail_unless(
-                f"{self.keep(condition.holds)}({node}, graph)",
+                self.condition(condition, node),
                 pattern,
                 node,
                 lambda n, g, reason=reason, explain=explain: explain(n, g) if explain else reason,  # type: ignore[misc]
@@ -278,7 +283,7 @@ class Generator:
     def repeated(self, pattern: Repeated, ref: str, user: str, then: Emit) -> None:
         here, node = self.fresh("r"), self.fresh("n")
         holds = [f"{node}.op in {self.keep(pattern.wrapper.ops)}", f"len({node}.inputs) == 1"]
-        holds += [f"{self.keep(condition.holds)}({node}, graph)" for condition in pattern.wrapper.conditions]
+        holds += [self.condition(condition, node) for condition in pattern.wrapper.conditions]
         self.line(f"{here} = {ref}; {node} = nodes[{here}.node]")
         self.line(f"while {' and '.join(holds)}:")
         self.line(f"    {here} = {node}.inputs[0]; {node} = nodes[{here}.node]")

@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from tfpasses.graph import Node, has_trait, ops_with_trait
+from tfpasses.graph import VOCABULARY, Node, has_trait, ops_with_trait
 
 __all__ = [
     "Alternatives",
@@ -35,6 +35,8 @@ __all__ = [
 Predicate = Callable[[Node, Any], bool]
 Explain = Callable[[Node, Any], str]
 
+ONE_USE = "len(users.get({node}.name, ())) + graph.output_uses.get({node}.name, 0) == 1"
+
 
 @attrs.frozen(eq=False)
 class Condition:
@@ -43,6 +45,8 @@ class Condition:
     reason: str
     holds: Predicate
     explain: Explain | None = None
+    source: str | None = None
+    """The same predicate as an expression over `{node}`, `users` and `graph`, which saves the matcher a call."""
 
 
 @attrs.frozen(eq=False)
@@ -108,7 +112,8 @@ class OpPattern(Pattern):
 
     def only_use(self) -> OpPattern:
         """The node's outputs are used exactly once; a graph output counts as a use."""
-        return self.when("it is used more than once", has_one_use, explain_uses)
+        condition = Condition("it is used more than once", has_one_use, explain_uses, ONE_USE)
+        return attrs.evolve(self, conditions=(*self.conditions, condition))
 
     def children(self) -> tuple[Pattern, ...]:
         """The sub-patterns."""
@@ -172,6 +177,8 @@ def op(*names: str, trait: str | None = None) -> OpPattern:
     ops = ops_with_trait(trait)
     words = trait.replace("_", " ")
     pattern = OpPattern(ops, f"{'an' if words[0] in 'aeiou' else 'a'} {words} op")
+    if not any(trait in VOCABULARY[name].conditional for name in ops):
+        return pattern
     return pattern.when(f"as configured it is not {words}", lambda node, _: has_trait(node, trait))
 
 

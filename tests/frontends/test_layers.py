@@ -1,0 +1,29 @@
+"""Every kind of layer goes into a graph and comes out as it was."""
+
+from __future__ import annotations
+
+import pytest
+
+from keras_layers import CANONICAL, LAYERS
+from keras_same import assert_same_model, assert_same_outputs, inputs_for
+from tfpasses.frontends.keras import from_keras, to_keras
+from tfpasses.graph.check import check_shapes, check_structure
+from tfpasses.graph.ops import is_canonical
+
+
+@pytest.mark.parametrize("case", LAYERS)
+def test_a_layer_leaves_as_it_came(case):
+    model = LAYERS[case].model()
+    graph = from_keras(model)
+    check_structure(graph)
+    check_shapes(graph)
+    again = to_keras(graph)
+    assert_same_model(again, model)
+    assert_same_outputs(again, model, inputs_for(model))
+    assert from_keras(again).digest == graph.digest
+
+
+@pytest.mark.parametrize("case", LAYERS)
+def test_only_the_kinds_of_the_table_become_canonical(case):
+    nodes = [node for node in from_keras(LAYERS[case].model()).nodes.values() if node.op != "Input"]
+    assert all(is_canonical(node.op) for node in nodes) == (case in CANONICAL)

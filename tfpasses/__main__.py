@@ -1,0 +1,5 @@
+"""`python -m tfpasses`."""
+
+from tfpasses.cli import main
+
+main()
