@@ -56,6 +56,7 @@ class FoldBatchNorms(Pass):
         if not all(np.isfinite(array.astype(np.float64)).all() for array in folded.values()):
             return match.miss(f"the folded weights of {match['linear'].name} would not be finite in {next(iter(folded.values())).dtype}")
         edit.set_params([linear for linear, _ in pairs], folded)
+        edit.note(channels=affines[0].scale.size, **scale_range(affines[0]))
         for (linear, bn), affine in zip(pairs, affines, strict=True):
             edit.add_fact(linear, affine.stats)
             edit.replace(bn, bn.inputs[0])
@@ -91,6 +92,12 @@ def unsuitable(linear: Node, bn: Node, affine: Affine, edit: Edit) -> str:
     if not all(finite(array) for array in edit.params(linear).values()):
         return f"the weights of {linear.name} are not finite (NaN or infinity)"
     return ""
+
+
+def scale_range(affine: Affine) -> dict[str, float]:
+    """The smallest and largest scale by magnitude, for the journal."""
+    sizes = np.abs(affine.scale)
+    return {"min_scale": float(sizes.min()), "max_scale": float(sizes.max())} if sizes.size else {}
 
 
 def finite(array: Array) -> bool:

@@ -67,14 +67,25 @@ def main() -> None:
 @click.option("--data", type=FILE, help="Inputs for --verify numeric: an .npz with an array by input name. Without: seeded random ones.")
 @click.option("--facts", type=FILE, help="Also write what is known of the new model's values (.npz).")
 @click.option("--load-facts", type=FILE, help="Facts about MODEL that an earlier run wrote with --facts.")
+@click.option("-v", "--verbose", is_flag=True, help="Also print every rewrite.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
-def run(model: Path, pipeline: str, output: Path, verify: str, data: Path | None, facts: Path | None, load_facts: Path | None, as_json: bool) -> None:
+def run(
+    model: Path,
+    pipeline: str,
+    output: Path,
+    verify: str,
+    data: Path | None,
+    facts: Path | None,
+    load_facts: Path | None,
+    verbose: bool,
+    as_json: bool,
+) -> None:
     """Run a pipeline on MODEL (.keras or .h5) and write the rewritten model."""
     from rich.console import Console
 
     from tfpasses import api
     from tfpasses.manager import Pipeline
-    from tfpasses.view import ProgressBar, print_remarks, print_summary, run_json
+    from tfpasses.view import ProgressBar, print_remarks, print_rewrites, print_summary, run_json
 
     passes = Pipeline.read(pipeline) if pipeline.endswith(".toml") else Pipeline.parse(pipeline)
     check_writable(output, facts)
@@ -89,6 +100,8 @@ def run(model: Path, pipeline: str, output: Path, verify: str, data: Path | None
         return
     console = Console(width=None if sys.stdout.isatty() else 120)
     print_summary(console, result.journal, result.timings, result.verdicts, verify)
+    if verbose:
+        print_rewrites(console, result.rewrites)
     print_remarks(console, result.remarks)
     console.print(f"{model} -> {output}" + (f", facts in {facts}" if facts else ""), soft_wrap=True)
 

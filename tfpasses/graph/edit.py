@@ -41,8 +41,8 @@ class Rewrite:
     redirects: tuple[tuple[Ref, Ref], ...]
     touched: tuple[str, ...]
     """Nodes at which, or downstream of which, a pattern may match now that did not before."""
-    payload: Mapping[str, Any] = attrs.field(factory=dict)
-    """What the rule says of it, for a person to read."""
+    payload: Mapping[str, Any]
+    """What the rule noted of it."""
 
     def __str__(self) -> str:
         parts = [f"{self.pass_name} #{self.number} {self.rule} at {self.root}"]
@@ -51,6 +51,7 @@ class Rewrite:
             for word, names in (("made", self.made), ("changed", self.changed), ("removed", self.removed))
             if names
         ]
+        parts += [f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in self.payload.items()]
         return "; ".join(parts)
 
 
@@ -127,7 +128,9 @@ class Edit:
                 raise GraphError(f"node {node.name}: input {ref} is not in the graph")
         origins = tuple(dict.fromkeys(name for source in origin for name in source.origin or (source.name,)))
         specs = node.specs or self._infer(node)
-        node = attrs.evolve(node, specs=specs, origin=node.origin or origins, made_by=self.made_by)
+        node = Node(
+            node.name, node.op, node.inputs, node.config, node.params, specs, node.call, node.owner, node.origin or origins, self.made_by
+        )
         self._put(node)
         for position, ref in enumerate(node.inputs):
             self._add_use(ref, node.name, position)
@@ -224,6 +227,7 @@ class Edit:
     def savepoint(self) -> None:
         """Set the point that `rollback` goes back to."""
         self._made, self._changed, self._removed = {}, {}, {}
+        self._payload: dict[str, Any] = {}
         self._rewired: dict[str, None] = {}
         self._released: dict[str, None] = {}
         self._unshared: dict[str, None] = {}
@@ -238,17 +242,21 @@ class Edit:
         self._fresh = self._first_fresh
         self.savepoint()
 
-    def commit(self, rule: str, root: str, payload: Mapping[str, Any] | None = None) -> Rewrite:
+    def note(self, **payload: Any) -> None:
+        """Say something about the rewrite that is being made, for the journal."""
+        self._payload.update(payload)
+
+    def commit(self, rule: str, root: str) -> Rewrite:
         """Journal what happened since the last savepoint as one rewrite."""
         made = tuple(name for name in self._made if name in self.nodes)
         changed = tuple(name for name in self._changed if name in self.nodes and name not in self._made)
         removed = tuple(name for name in self._removed if name not in self._made)
-        self._note_scopes([*made, *changed, *removed])
+        if self.source.scopes:
+            self._note_scopes([*made, *changed, *removed])
         redirects = tuple(self._redirects[self._first_redirect :])
-        touched = tuple(
-            name for name in {**self._made, **self._changed, **self._rewired, **self._freed(), **self._unshared} if name in self.nodes
+        rewrite = Rewrite(
+            self.made_by, len(self.journal) + 1, rule, root, made, changed, removed, redirects, self._touched(), self._payload
         )
-        rewrite = Rewrite(self.made_by, len(self.journal) + 1, rule, root, made, changed, removed, redirects, touched, payload or {})
         self.journal.append(rewrite)
         self.savepoint()
         return rewrite
@@ -308,7 +316,7 @@ class Edit:
 
     def _touch_weights(self, before: Node | None, after: Node | None) -> None:
         params = [node.params for node in (before, after) if node]
-        if params[0] is params[-1] and len(params) == 2 or not any(params):
+        if (len(params) == 2 and params[0] is params[1]) or not any(params):
             return
         old, new = (set(node.params.values()) if node else set() for node in (before, after))
         name = (before or after).name  # type: ignore[union-attr]  # one of the two is a node
@@ -359,15 +367,22 @@ class Edit:
         self._add_use(new, consumer, position)
         self._put(node.fed_by((*node.inputs[:position], new, *node.inputs[position + 1 :])))
 
-    def _freed(self) -> dict[str, None]:
-        """The nodes that lost a use, and their users, where so few are left that a count may just have come down to what a pattern asks."""
-        few = {name: users for name in self._released if len(users := self._users.get(name, {})) <= FEW_USES}
-        return {**dict.fromkeys(few), **{user: None for users in few.values() for user, _ in users}}
+    def _touched(self) -> tuple[str, ...]:
+        """The nodes that are new, changed or fed anew; those that lost a use, and their users, where so few are left that a count may
+        just have come down to what a pattern asks; those that are now among few to read a weight.
+        """
+        touched = {**self._made, **self._changed, **self._rewired}
+        for name in self._released:
+            uses = self._users.get(name, {})
+            if len(uses) <= FEW_USES:
+                touched[name] = None
+                for user, _ in uses:
+                    touched[user] = None
+        touched.update(self._unshared)
+        return tuple([name for name in touched if name in self.nodes])
 
     def _note_scopes(self, touched: list[str]) -> None:
         """A rewrite with nodes inside and outside a nested model straddles its border."""
-        if not self.source.scopes:
-            return
         for path in self.source.scopes:
             inside = sum(name.startswith(path + "/") for name in touched)
             if 0 < inside < len(touched):

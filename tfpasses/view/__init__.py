@@ -3,6 +3,6 @@
 from tfpasses.view.dot import to_dot, to_svg
 from tfpasses.view.json import graph_json, run_json
 from tfpasses.view.progress import ProgressBar
-from tfpasses.view.summary import print_remarks, print_summary
+from tfpasses.view.summary import print_remarks, print_rewrites, print_summary
 
-__all__ = ["ProgressBar", "graph_json", "print_remarks", "print_summary", "run_json", "to_dot", "to_svg"]
+__all__ = ["ProgressBar", "graph_json", "print_remarks", "print_rewrites", "print_summary", "run_json", "to_dot", "to_svg"]

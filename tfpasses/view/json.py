@@ -99,6 +99,7 @@ def run_json(
                         "made": list(rewrite.made),
                         "changed": list(rewrite.changed),
                         "removed": list(rewrite.removed),
+                        "notes": plain(rewrite.payload),
                     }
                     for rewrite in record.journal
                 ],

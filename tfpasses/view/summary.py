@@ -8,9 +8,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tfpasses.graph import Rewrite
 from tfpasses.manager import PassRecord, Remark, Verdict
 
-__all__ = ["print_remarks", "print_summary"]
+__all__ = ["print_remarks", "print_rewrites", "print_summary"]
 
 SHOWN = 20
 
@@ -36,6 +37,12 @@ def verified(name: str, verdicts: Sequence[Verdict], verify: str) -> str:
         return "not checked" if verify == "off" else verify if verify != "numeric" else "shapes (nothing to compare)"
     worst = max(verdict.error / verdict.bound if verdict.bound else 0.0 for verdict in own)
     return f"numeric: {len(own)} comparisons, worst at {worst:.0%} of its bound"
+
+
+def print_rewrites(console: Console, rewrites: Sequence[Rewrite]) -> None:
+    """A line a rewrite."""
+    for rewrite in rewrites:
+        console.print(f"  {escape(str(rewrite))}", highlight=False, soft_wrap=True)
 
 
 def print_remarks(console: Console, remarks: Sequence[Remark], limit: int = SHOWN) -> None:
