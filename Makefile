@@ -49,14 +49,14 @@ $(BENCH_STAMP): pyproject.toml constraints.txt constraints-bench.txt
 demo: setup
 	@$(BIN)/python demo/digits.py
 
-test: $(STAMP)
+test: setup
 	@$(PYTEST)
 
-test-all: $(STAMP)
+test-all: setup
 	@$(PYTEST) -m 'slow or not slow'
 
 # pytest-regressions fails each test whose file it has just rewritten (status 1), so the second run gives the verdict.
-golden: $(STAMP)
+golden: setup
 	@echo 'golden: writing the expected files anew (the failures of this run are the rewritten files)'
 	@$(BIN)/pytest tests/golden -q -m 'slow or not slow' --force-regen --tb=no || [ $$? -eq 1 ]
 	@echo 'golden: checking against them'
