@@ -1,0 +1,76 @@
+"""The seeded faults. `before` must stand exactly once in the file."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["MUTANTS", "Mutant"]
+
+
+class Mutant(NamedTuple):
+    name: str
+    file: str
+    before: str
+    after: str
+    tests: tuple[str, ...]
+
+
+FOLD = ("tests/passes",)
+GRAPH, PATTERN, MANAGER, KERAS = ("tests/graph",), ("tests/pattern",), ("tests/manager",), ("tests/frontends",)
+
+MUTANTS = (
+    # the arithmetic
+    Mutant("epsilon dropped", "passes/fold.py", 'np.sqrt(variance + float(node.config["epsilon"]))', "np.sqrt(variance)", FOLD),
+    Mutant("raw gamma sign in the statistics", "passes/fold.py", "ChannelStats(beta, np.abs(gamma))", "ChannelStats(beta, gamma)", FOLD),
+    Mutant("sign of the mean", "passes/fold.py", "shift = beta - mean * scale", "shift = beta + mean * scale", FOLD),
+    Mutant(
+        "bias forgotten",
+        "passes/fold.py",
+        "affine.shift if linear.bias is None else np.asarray(linear.bias, np.float64) * affine.scale + affine.shift",
+        "affine.shift",
+        FOLD,
+    ),
+    Mutant("wrong depthwise axis", "tfpasses/graph/linear.py", '"DepthwiseConv": (-2, -1)', '"DepthwiseConv": (-2,)', (*GRAPH, *FOLD)),
+    Mutant("transposed kernel axis", "tfpasses/graph/linear.py", '"ConvTranspose": (-2,)', '"ConvTranspose": (-1,)', (*GRAPH, *FOLD)),
+    # what must not fire
+    Mutant("fan-out ignored", "tfpasses/pattern/language.py", "return uses(node, graph) == 1", "return uses(node, graph) >= 1", (*PATTERN, *FOLD)),
+    Mutant(
+        "graph output not counted",
+        "tfpasses/pattern/language.py",
+        "return len(graph.users.get(node.name, ())) + graph.output_uses.get(node.name, 0)",
+        "return len(graph.users.get(node.name, ()))",
+        (*PATTERN, *FOLD),
+    ),
+    Mutant("training mode ignored", "passes/fold_batch_norms.py", 'not node.config.get("training"))', "True)", FOLD),
+    Mutant("batch norm's axis ignored", "passes/fold_batch_norms.py", 'bn.config["axis"] % rank != view.channel_axis(rank)', "False", FOLD),
+    Mutant("shared kernel ignored", "passes/fold_batch_norms.py", "if name != linear.name))", "if False))", FOLD),
+    Mutant(
+        "uses of a shared kernel not compared",
+        "passes/fold_batch_norms.py",
+        "not np.array_equal(affine.scale, affines[0].scale) or not np.array_equal(affine.shift, affines[0].shift)",
+        "False",
+        FOLD,
+    ),
+    # the machinery
+    Mutant("savepoint not rolled back", "tfpasses/graph/edit.py", "            self._log.pop()()\n", "            self._log.pop()\n", (*GRAPH, *PATTERN)),
+    Mutant("stale match used", "tfpasses/pattern/driver.py", "            node = nodes.get(name)\n", "            node = edit.source.nodes.get(name)\n", PATTERN),
+    Mutant(
+        "no re-matching after a rewrite",
+        "tfpasses/pattern/driver.py",
+        "for other in reversed(self._downstream(rewrite.touched, edit)):",
+        "for other in ():",
+        PATTERN,
+    ),
+    Mutant("graph outputs not redirected", "tfpasses/graph/edit.py", "        if old in self.outputs:\n", "        if False:\n", GRAPH),
+    Mutant("weight changed behind another node's back", "tfpasses/graph/edit.py", "            if others:\n", "            if False:\n", GRAPH),
+    Mutant("capture identity ignored", "tfpasses/pattern/compiler.py", "        elif name in self.bound:\n", "        elif False:\n", PATTERN),
+    Mutant("commutative inputs in one order only", "tfpasses/pattern/compiler.py", "in permutations({node}.inputs):", "in ({node}.inputs,):", PATTERN),
+    Mutant("order of passes ignored", "tfpasses/manager/plan.py", "if other.name in item.contract.after}", "if False}", MANAGER),
+    Mutant("numeric verification that passes anything", "tfpasses/manager/numeric.py", "return self.error <= self.bound", "return True", MANAGER),
+    Mutant("facts of another model accepted", "tfpasses/graph/facts.py", "    if digest != graph.digest:\n", "    if False:\n", GRAPH),
+    Mutant("file written in place", "tfpasses/graph/files.py", "        yield beside\n", "        yield target\n", GRAPH),
+    # the frontend
+    Mutant("caller's model mutated", "tfpasses/frontends/keras/build.py", "operation = copy.copy(source)", "operation = source", KERAS),
+    Mutant("output name lost", "tfpasses/frontends/keras/write.py", "if tensor._keras_history.operation.name == name:", "if True:", (*KERAS, *FOLD)),
+    Mutant("activation merged whatever lies between", "tfpasses/frontends/keras/build.py", "    return alone and [ref.node", "    return [ref.node", KERAS),
+)
