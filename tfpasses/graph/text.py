@@ -29,8 +29,9 @@ def lines(graph: Graph) -> Iterator[str]:
     yield f"outputs {format_value(graph.output_structure, list(map(str, graph.outputs)))}"
     if graph.weights:
         yield "weights"
-        for key, array in graph.weights.items():
-            yield f"  {weight_line(key, array)}"
+        keys = dict.fromkeys(key for node in graph.nodes.values() for key in node.params.values())
+        for key in {**keys, **graph.weights}:  # in the order of use, so that a pass's new weights stand where a reader expects them
+            yield f"  {weight_line(key, graph.weights[key])}"
     if graph.facts:
         yield "facts"
         for (ref, kind), fact in graph.facts.items():
