@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import attrs
+import numpy as np
 
 from tfpasses.graph import Array, Fact, Graph, Ref, Rewrite, TfpassesError, load_facts, save_facts
 from tfpasses.manager import (
@@ -28,10 +31,27 @@ from tfpasses.manager import (
     run_passes,
 )
 
-__all__ = ["LEVELS", "OutputDifference", "Result", "Verify", "compare_models", "from_keras", "load", "read_model", "run", "save"]
+__all__ = [
+    "LEVELS",
+    "DataError",
+    "OutputDifference",
+    "Result",
+    "Verify",
+    "compare_models",
+    "from_keras",
+    "load",
+    "read_data",
+    "read_model",
+    "run",
+    "save",
+]
 
 Verify = Literal["off", "structure", "shapes", "numeric"]
 LEVELS: Sequence[Verify] = ("off", "structure", "shapes", "numeric")
+
+
+class DataError(TfpassesError, ValueError):
+    """Data that is no file of arrays, or does not fit the model's inputs."""
 
 
 @attrs.frozen(eq=False)
@@ -79,6 +99,17 @@ def load(path: str | Path, facts: str | Path | None = None) -> Graph:
     """
     graph = from_keras(read_model(path))
     return graph if facts is None else attrs.evolve(graph, facts=load_facts(facts, graph))
+
+
+def read_data(path: str | Path) -> Mapping[str, Array]:
+    """The arrays of an `.npz` file by name. Raises `DataError`, one line, for anything else."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: not an .npz file of arrays; write one with numpy.savez(path, input_name=array)") from error
 
 
 def save(what: Any, path: str | Path, facts: str | Path | None = None) -> None:
@@ -147,9 +178,7 @@ def run(
 
     notes: list[Remark] = []
     written, names = frontend.write(rewritten, lambda text: notes.append(Remark("to-keras", "note", rewritten.name, text)))
-    return Result(
-        written, rewritten, (*remarks.remarks, *notes), tuple(timing.seconds), tuple(journal.records), verdicts, names
-    )
+    return Result(written, rewritten, (*remarks.remarks, *notes), tuple(timing.seconds), tuple(journal.records), verdicts, names)
 
 
 def check_data(graph: Graph, data: Mapping[str, Array] | None) -> Mapping[str, Array] | None:
@@ -157,13 +186,18 @@ def check_data(graph: Graph, data: Mapping[str, Array] | None) -> Mapping[str, A
     if data is None:
         return None
     if set(data) != set(graph.inputs):
-        raise TfpassesError(f"data is given for {', '.join(sorted(data)) or 'nothing'}; the model's inputs are {', '.join(graph.inputs)}")
-    for name, array in data.items():
+        raise DataError(f"data is given for {', '.join(sorted(data)) or 'nothing'}; the model's inputs are {', '.join(graph.inputs)}")
+    samples = {name: np.asarray(data[name]) for name in graph.inputs}
+    for name, array in samples.items():
         spec = graph.nodes[name].specs[0]
-        fits = len(array.shape) == len(spec.shape) and all(b is None or a == b for a, b in zip(array.shape, spec.shape, strict=True))
-        if not fits or array.shape[0] == 0:
-            raise TfpassesError(f"data for input {name} has shape {tuple(array.shape)}; {spec} with at least one sample is expected")
-    return data
+        fits = array.ndim == len(spec.shape) and all(b is None or a == b for a, b in zip(array.shape, spec.shape, strict=True))
+        if not fits or array.size == 0:
+            raise DataError(f"data for input {name} has shape {array.shape}; {spec} with at least one sample is expected")
+        if array.dtype.kind not in ("OSU" if spec.dtype == "string" else "biuf"):
+            raise DataError(f"data for input {name} has dtype {array.dtype}; {spec} is expected")
+        if spec.dtype in ("float32", "float64"):
+            samples[name] = array.astype(spec.dtype)
+    return samples
 
 
 @attrs.frozen
@@ -185,7 +219,8 @@ class OutputDifference:
 def compare_models(
     a: Any, b: Any, data: Mapping[str, Array] | None = None, *, tolerance: float | None = None, seed: int = 0
 ) -> list[OutputDifference]:
-    """Call two Keras models on the same inputs and compare their outputs one by one.
+    """Call two Keras models on the same inputs and compare their outputs one by one, in order. Inputs go by name where the two
+    models have the same names, else by order.
 
     Allowed is `tolerance` times the output's scale; without one, what the first model's own rounding explains: 4 times its error
     against float64 (plus the same of the second, which is as far from the truth). Raises `TfpassesError` where the inputs or
@@ -194,16 +229,19 @@ def compare_models(
     from tfpasses.frontends import keras as frontend
 
     first, second = from_keras(a), from_keras(b)
-    specs = [[graph.nodes[name].specs[0] for name in graph.inputs] for graph in (first, second)]
+    by_name = sorted(first.inputs) == sorted(second.inputs)
+    pairs = [(first.inputs, first), (first.inputs if by_name else second.inputs, second)]
+    specs = [[graph.nodes[name].specs[0] for name in names] for names, graph in pairs]
     if specs[0] != specs[1] or len(first.outputs) != len(second.outputs):
         raise TfpassesError(
             f"the models take {', '.join(map(str, specs[0]))} and {', '.join(map(str, specs[1]))}, and give "
             f"{len(first.outputs)} and {len(second.outputs)} outputs; they cannot be compared"
         )
     inputs = check_data(first, data) or random_inputs(first, seed)
-    values = list(inputs[name] for name in first.inputs)
+    values = [inputs[name] for name in first.inputs]
     names = first.output_names
-    ours, theirs = frontend.call_model(a, first, values), frontend.call_model(b, second, values)
+    ours = frontend.call_model(a, first, values)
+    theirs = frontend.call_model(b, second, [inputs[name] for name in second.inputs] if by_name else values)
     for name, x, y in zip(names, ours, theirs, strict=True):
         if x.shape != y.shape:
             raise VerificationError(f"output {name} has shape {x.shape} in the first model and {y.shape} in the second")

@@ -1,16 +1,18 @@
 """The command line. It only wires: what needs TensorFlow is imported by the command that uses it.
 
-Exit codes: 0 done; 1 a verification or comparison failed; 2 bad use or bad input, one line on standard error.
+Exit codes: 0 done; 1 a verification or comparison failed; 2 bad use or bad input. Errors are one line on standard error.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
+import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,38 +21,52 @@ import click
 __all__ = ["main"]
 
 FILE = click.Path(path_type=Path)
+MODEL_SUFFIXES = (".keras", ".h5", ".hdf5")
 
 
 class Commands(click.Group):
-    """Turns every error that reaches the top into one line and an exit code."""
+    """Ends every error in one line on standard error and an exit code, whoever raises it."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **_: Any) -> Any:  # type: ignore[override]  # without click's overloads
+        """Run and exit. An interrupt gives 130."""
         try:
-            return super().invoke(ctx)
-        except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
-            raise
+            code = super().main(args, prog_name, standalone_mode=False) or 0
+        except (KeyboardInterrupt, click.Abort):
+            print("interrupted", file=sys.stderr)
+            code = 130
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            code = error.exit_code
         except Exception as error:
             if os.environ.get("TFPASSES_TRACEBACK"):
                 raise
-            print(f"error: {describe(error)}", file=sys.stderr)
-            raise click.exceptions.Exit(exit_code(error)) from error
+            text, code = describe(error)
+            print(f"error: {text}", file=sys.stderr)
+        sys.exit(code)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. A reader of standard output that went away (`| head`) ends it quietly, with 141."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not fail again
+            raise click.exceptions.Exit(141) from error
 
 
-def describe(error: Exception) -> str:
-    """One line for an error; one that is not ours is marked, with how to see its traceback."""
+def describe(error: Exception) -> tuple[str, int]:
+    """One line for an error, and the exit code. An error that is not ours is marked, with how to see its traceback."""
     from tfpasses.graph import TfpassesError
 
-    text = " ".join(str(error).split())
-    if isinstance(error, TfpassesError):
-        return text
-    return f"internal error: {type(error).__name__}: {text} (set TFPASSES_TRACEBACK=1 to see where, and please report it)"
-
-
-def exit_code(error: Exception) -> int:
-    """1 where a verification failed, else 2."""
+    text = " ".join((error.format_message() if isinstance(error, click.ClickException) else str(error)).split())
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        return f"{text} See {error.ctx.command_path} --help", 2
+    if isinstance(error, click.ClickException):
+        return text, 2
+    if not isinstance(error, TfpassesError):
+        return f"internal error: {type(error).__name__}: {text} (set TFPASSES_TRACEBACK=1 to see where, and please report it)", 2
     from tfpasses.manager import VerificationError
 
-    return 1 if isinstance(error, VerificationError) else 2
+    return text, 1 if isinstance(error, VerificationError) else 2
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -63,7 +79,13 @@ def main() -> None:
 @click.argument("model", type=FILE)
 @click.option("-p", "--pipeline", required=True, help="Passes, as text (`fold-batch-norms,..{key=value}`) or as a .toml file.")
 @click.option("-o", "--output", required=True, type=FILE, help="The file to write, .keras or .h5.")
-@click.option("--verify", type=click.Choice(["off", "structure", "shapes", "numeric"]), default="shapes", show_default=True, help="What to check after each pass.")
+@click.option(
+    "--verify",
+    type=click.Choice(["off", "structure", "shapes", "numeric"]),
+    default="shapes",
+    show_default=True,
+    help="What to check after each pass.",
+)
 @click.option("--data", type=FILE, help="Inputs for --verify numeric: an .npz with an array by input name. Without: seeded random ones.")
 @click.option("--facts", type=FILE, help="Also write what is known of the new model's values (.npz).")
 @click.option("--load-facts", type=FILE, help="Facts about MODEL that an earlier run wrote with --facts.")
@@ -80,82 +102,80 @@ def run(
     verbose: bool,
     as_json: bool,
 ) -> None:
-    """Run a pipeline on MODEL (.keras or .h5) and write the rewritten model."""
-    from rich.console import Console
-
+    """Rewrite MODEL (.keras or .h5) by a pipeline of passes."""
     from tfpasses import api
     from tfpasses.manager import Pipeline
     from tfpasses.view import ProgressBar, print_remarks, print_rewrites, print_summary, run_json
 
     passes = Pipeline.read(pipeline) if pipeline.endswith(".toml") else Pipeline.parse(pipeline)
+    check_readable(model, data, load_facts)
     check_writable(output, facts)
+    if output.suffix not in MODEL_SUFFIXES:
+        raise click.BadParameter(f"{output}: models are written as .keras or .h5.", param_hint="-o")
+    if data is not None and verify != "numeric":
+        raise click.BadParameter("is only used with --verify numeric.", param_hint="--data")
+    if facts is not None and facts.resolve() in (output.resolve(), model.resolve()):
+        raise click.BadParameter(f"{facts}: is also the name of a model; name another file.", param_hint="--facts")
     with ProgressBar.shown(len(passes.passes)) as bar, quiet():
         bar.step(f"reading {model.name}")
         source = api.read_model(model)
-        result = api.run(source, passes, verify=verify, data=read_arrays(data), facts=load_facts, observers=[bar])  # type: ignore[arg-type]  # a Choice
+        inputs = api.read_data(data) if data else None
+        result = api.run(source, passes, verify=verify, data=inputs, facts=load_facts, observers=[bar])  # type: ignore[arg-type]  # a Choice
         bar.step(f"writing {output.name}")
         api.save(result, output, facts=facts)
     if as_json:
-        print(json.dumps(run_json(str(passes), result.journal, result.timings, result.remarks, result.verdicts), indent=1))
+        echo_json(run_json(str(passes), result.journal, result.timings, result.remarks, result.verdicts))
         return
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    print_summary(console, result.journal, result.timings, result.verdicts, verify)
-    if verbose:
-        print_rewrites(console, result.rewrites)
-    print_remarks(console, result.remarks)
-    console.print(f"{model} -> {output}" + (f", facts in {facts}" if facts else ""), soft_wrap=True)
+    with terminal() as console:
+        print_summary(console, result.journal, result.timings, result.verdicts, verify)
+        if verbose:
+            print_rewrites(console, result.rewrites)
+        print_remarks(console, result.remarks)
+    click.echo(f"{model} -> {output}" + (f", facts in {facts}" if facts else ""))
 
 
 @main.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def list_passes(as_json: bool) -> None:
     """List the passes that are installed, with their options."""
-    from tfpasses.manager import options_of, registered_passes, type_name
+    from tfpasses.manager import registered_passes
+    from tfpasses.view import list_json
 
-    passes = registered_passes()
+    installed = list_json(registered_passes())
     if as_json:
-        print(json.dumps([describe_pass(name, cls) for name, cls in passes.items()], indent=1))
+        echo_json(installed)
         return
-    for name, cls in passes.items():
-        print(f"{name}: {first_line(cls)}")
-        print(f"  effect: {cls.contract.effect.value}")
-        for option, (kind, default) in options_of(cls).items():
-            print(f"  {option}={type_name(kind)} (default {default})")
-
-
-def describe_pass(name: str, cls: Any) -> dict[str, Any]:
-    """A pass as JSON."""
-    from tfpasses.manager import options_of, type_name
-
-    options = {option: {"type": type_name(kind), "default": str(default)} for option, (kind, default) in options_of(cls).items()}
-    return {"name": name, "summary": first_line(cls), "effect": cls.contract.effect.name, "options": options}
-
-
-def first_line(cls: Any) -> str:
-    """The first line of a docstring."""
-    return (cls.__doc__ or "").strip().partition("\n")[0]
+    for item in installed["passes"]:
+        click.echo(f"{item['name']}: {item['summary']}\n  effect: {item['effect']}")
+        for option, about in item["options"].items():
+            click.echo(f"  {option}={about['type']} ({'required' if about['required'] else 'default ' + str(about['default'])})")
 
 
 @main.command()
 @click.argument("model", type=FILE)
-@click.option("--format", "kind", type=click.Choice(["text", "dot", "svg", "json"]), default="text", show_default=True)
+@click.option("--format", "kind", type=click.Choice(["text", "dot", "svg", "json"]), help="Without: what -o's ending says, else text.")
 @click.option("-o", "--output", type=FILE, help="Write to a file instead of standard output.")
-def show(model: Path, kind: str, output: Path | None) -> None:
+def show(model: Path, kind: str | None, output: Path | None) -> None:
     """Show MODEL as a graph: text, Graphviz's language, an SVG picture, or JSON."""
     from tfpasses import api, view
     from tfpasses.graph import atomic_write
 
+    kind = kind or {".dot": "dot", ".svg": "svg", ".json": "json"}.get(output.suffix if output else "", "text")
+    check_readable(model)
+    check_writable(output)
     with quiet():
         graph = api.load(model)
-    if kind == "json":
-        text = json.dumps(view.graph_json(graph), indent=1, allow_nan=False) + "\n"
-    else:
-        text = {"text": graph.to_text, "dot": lambda: view.to_dot(graph), "svg": lambda: view.to_svg(graph)}[kind]() or ""
+    forms: dict[str, Callable[[], str]] = {
+        "text": graph.to_text,
+        "dot": lambda: view.to_dot(graph),
+        "svg": lambda: view.to_svg(graph) or "",
+    }
+    text = forms[kind]() if kind in forms else json.dumps(view.graph_json(graph), indent=1, allow_nan=False) + "\n"
     if output is None:
-        sys.stdout.write(text)
+        click.echo(text, nl=False)
         return
     with atomic_write(output) as beside:
-        beside.write_text(text)
+        beside.write_text(text, encoding="utf-8")
 
 
 @main.command("diff")
@@ -167,49 +187,58 @@ def diff_models(a: Path, b: Path, as_json: bool) -> None:
     from tfpasses import api
     from tfpasses.graph import diff
 
+    check_readable(a, b)
     with quiet():
-        text = diff(api.load(a), api.load(b))
+        lines = diff(api.load(a), api.load(b)).splitlines()
+    if lines and lines[0].startswith("---"):
+        lines[:2] = [f"--- {a}", f"+++ {b}"]
     if as_json:
-        print(json.dumps({"format": "tfpasses-diff", "version": 1, "equal": not text, "diff": text.splitlines()}, indent=1))
+        echo_json({"format": "tfpasses-diff", "version": 1, "equal": not lines, "diff": lines})
     else:
-        sys.stdout.write(text)
-    raise click.exceptions.Exit(1 if text else 0)
+        for line in lines:
+            click.secho(line, fg={"-": "red", "+": "green", "@": "cyan"}.get(line[0]))
+    raise click.exceptions.Exit(1 if lines else 0)
 
 
 @main.command()
 @click.argument("a", type=FILE)
 @click.argument("b", type=FILE)
 @click.option("--data", type=FILE, help="An .npz with an array by input name of A. Without: seeded random inputs.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random inputs.")
-@click.option("--tolerance", type=click.FloatRange(min=0), help="Allowed difference relative to an output's scale. Without: what A's own rounding explains.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the random inputs.")
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    help="Allowed difference relative to an output's scale. Without: what A's own rounding explains.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def verify(a: Path, b: Path, data: Path | None, seed: int, tolerance: float | None, as_json: bool) -> None:
     """Call A and B on the same inputs and compare their outputs; exit 1 beyond tolerance."""
-    from rich.console import Console
-    from rich.table import Table
+    from tfpasses import api, view
 
-    from tfpasses import api
-
+    check_readable(a, b, data)
     with quiet():
-        found = api.compare_models(api.read_model(a), api.read_model(b), read_arrays(data), tolerance=tolerance, seed=seed)
+        inputs = api.read_data(data) if data else None
+        found = api.compare_models(api.read_model(a), api.read_model(b), inputs, tolerance=tolerance, seed=seed)
     if as_json:
-        rows = [{"output": d.output, "max": d.maximum, "mean": d.mean, "scale": d.scale, "allowed": d.allowed, "ok": d.ok} for d in found]
-        print(json.dumps({"format": "tfpasses-verify", "version": 1, "ok": all(d.ok for d in found), "outputs": rows}, indent=1))
+        echo_json(view.verify_json(found))
     else:
-        table = Table("output", "max difference", "mean difference", "output's scale", "allowed", "")
-        for d in found:
-            table.add_row(d.output, *(f"{value:.3g}" for value in (d.maximum, d.mean, d.scale, d.allowed)), "ok" if d.ok else "DIFFERS")
-        Console(width=None if sys.stdout.isatty() else 120).print(table)
-    raise click.exceptions.Exit(0 if all(d.ok for d in found) else 1)
+        with terminal() as console:
+            view.print_differences(console, found)
+    raise click.exceptions.Exit(0 if all(difference.ok for difference in found) else 1)
+
+
+def check_readable(*paths: Path | None) -> None:
+    """Refuse an input file that is not there before TensorFlow is loaded."""
+    for path in filter(None, paths):
+        if not path.is_file():
+            raise click.ClickException(f"{path}: {'is a directory; name a file' if path.is_dir() else 'no such file'}")
 
 
 def check_writable(*paths: Path | None) -> None:
     """Refuse an output that cannot be written before any work is done."""
     from tfpasses.graph import WriteError
 
-    for path in paths:
-        if path is None:
-            continue
+    for path in filter(None, paths):
         if path.is_dir():
             raise WriteError(f"{path}: is a directory; name a file")
         if not path.parent.is_dir():
@@ -218,38 +247,49 @@ def check_writable(*paths: Path | None) -> None:
             raise WriteError(f"{path}: cannot be written: no permission to write in {path.parent}")
 
 
-def read_arrays(path: Path | None) -> Mapping[str, Any] | None:
-    """The arrays of an .npz by name."""
-    if path is None:
-        return None
-    import numpy as np
+def echo_json(value: Any) -> None:
+    """Print a value as JSON proper, which has no NaN."""
+    click.echo(json.dumps(value, indent=1, allow_nan=False))
 
-    from tfpasses.graph import TfpassesError
 
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, AttributeError) as error:
-        raise TfpassesError(f"{path}: not an .npz file of arrays: {error}") from error
+@contextlib.contextmanager
+def terminal() -> Iterator[Any]:
+    """A console to draw on; what was drawn goes to standard output at the end, 120 columns wide where that is no terminal."""
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    with console.capture() as drawn:
+        yield console
+    click.echo(drawn.get(), nl=False)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence TensorFlow's start-up chatter and Keras's warnings: what a user reads here is ours."""
+    """Silence TensorFlow's start-up chatter and the warnings of Keras and absl: what a user reads here is ours."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if "tensorflow" not in sys.modules:
-            sys.stderr.flush()
-            saved = os.dup(2)
-            with open(os.devnull, "w") as nowhere:
-                os.dup2(nowhere.fileno(), 2)
-            try:
-                import tensorflow  # noqa: F401  # its first lines go to the file descriptor, whatever the log level
-            finally:
-                os.dup2(saved, 2)
-                os.close(saved)
-        yield
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if "tensorflow" not in sys.modules:
+                import_quietly("tensorflow")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def import_quietly(module: str) -> None:
+    """Import a module whose first lines go to file descriptor 2, whatever the log level."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        importlib.import_module(module)
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What folding does to well-known architectures, as text. `make golden` writes the files in golden/ anew; read their diff before you commit them.
+"""What folding does to well-known architectures, as text. `make golden` writes the files in golden/ anew; read what changed.
 
 The weights are dyadic numbers and the fold rounds each result once or twice, so the files are the same on every CPU.
 """

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from html import escape
 
 import graphviz
 
-from tfpasses.graph import Graph, Node, TfpassesError, has_trait
+from tfpasses.graph import Array, Graph, Node, Ref, TfpassesError, has_trait
 from tfpasses.graph.text import format_value
 
 __all__ = ["DotMissingError", "to_dot", "to_svg"]
 
-COLOURS: Mapping[str, str] = {
-    "linear": "#cfe2f3",
-    "inference_identity": "#eeeeee",
-    "activation": "#fff2cc",
-    "shape_only": "#eeeeee",
-}
-BATCH_NORM, OPAQUE, BORDER = "#f4cccc", "#ffffff", "#d9ead3"
-SHOWN = ("strides", "padding", "dilation", "groups", "axis", "max_value", "negative_slope", "pool_size", "target_shape")
+FONT = "Helvetica"
+COLOURS: Mapping[str, str] = {"linear": "#cfe2f3", "inference_identity": "#eeeeee", "activation": "#fff2cc", "shape_only": "#eeeeee"}
+"""By trait; the first that a node has counts."""
+BATCH_NORM, OTHER, INPUT, OUTPUT = "#f4cccc", "#ffffff", "#d9ead3", "#d9d2e9"
 CHANGED = "#cc0000"
+PLAIN: Mapping[str, object] = {
+    "strides": 1,
+    "dilation": 1,
+    "groups": 1,
+    "padding": None,
+    "pool_size": None,
+    "axis": None,
+    "max_value": None,
+    "negative_slope": 0.0,
+    "target_shape": None,
+    "training": None,
+}
+"""The configuration that is shown, each with the value that goes without saying."""
 
 
 class DotMissingError(TfpassesError, RuntimeError):
@@ -29,24 +39,20 @@ class DotMissingError(TfpassesError, RuntimeError):
 
 def to_dot(graph: Graph) -> str:
     """The graph in Graphviz's language: a box a node, nested models as clusters, what a pass made or changed in red."""
-    drawing = graphviz.Digraph(graph.name, node_attr={"shape": "box", "style": "filled,rounded", "fontname": "Helvetica", "fontsize": "10"})
-    drawing.attr("edge", fontname="Helvetica", fontsize="8", color="#666666")
-    for path, members in by_scope(graph).items():
-        if not path:
-            for node in members:
-                draw_node(drawing, node)
-            continue
-        with drawing.subgraph(name=f"cluster_{path}") as cluster:
-            cluster.attr(label=path, style="rounded", color="#999999", fontname="Helvetica", fontsize="10")
-            for node in members:
-                draw_node(cluster, node)
+    drawing = graphviz.Digraph(
+        graphviz.escape(graph.name), node_attr={"shape": "box", "style": "filled,rounded", "fontname": FONT, "fontsize": "11"}
+    )
+    drawing.attr("graph", fontname=FONT, ranksep="0.35", nodesep="0.3")
+    drawing.attr("edge", fontname=FONT, fontsize="8", fontcolor="#555555", color="#777777", arrowsize="0.7")
+    draw_scope(drawing, graph, by_scope(graph), "")
     for node in graph.nodes.values():
         for ref in node.inputs:
-            drawing.edge(quoted(ref.node), quoted(node.name), label=str(graph.spec(ref)))
+            draw_edge(drawing, graph, ref, quoted(node.name))
     for number, ref in enumerate(graph.outputs):
-        name = graph.output_names[number] if graph.output_names else str(number)
-        drawing.node(f"output {number}", f"output {name}", shape="ellipse", fillcolor=BORDER)
-        drawing.edge(quoted(ref.node), f"output {number}", label=str(graph.spec(ref)))
+        name = graph.output_names[number] if graph.output_names else str(ref)
+        end = quoted(f"output:{number}")
+        drawing.node(end, f"<<B>Output</B><BR/>{text(name)}>", shape="ellipse", style="filled", fillcolor=OUTPUT)
+        draw_edge(drawing, graph, ref, end)
     return str(drawing.source)
 
 
@@ -61,27 +67,75 @@ def to_svg(graph: Graph, missing_ok: bool = False) -> str | None:
 
 def by_scope(graph: Graph) -> dict[str, list[Node]]:
     """The nodes by the nested model they lie in."""
-    groups: dict[str, list[Node]] = {}
+    groups: dict[str, list[Node]] = {path: [] for path in graph.scopes}
     for node in graph.nodes.values():
         groups.setdefault(node.scope if node.scope in graph.scopes else "", []).append(node)
     return groups
 
 
-def draw_node(drawing: graphviz.Digraph, node: Node) -> None:
-    config = ", ".join(f"{key}={format_value(node.config[key])}" for key in SHOWN if node.config.get(key) not in (None, 0, 0.0))
-    label = "\n".join(filter(None, (f"{node.op}", node.name, config)))
-    changed = {"color": CHANGED, "penwidth": "2", "tooltip": f"{node.made_by}, from {', '.join(node.origin)}"} if node.made_by else {}
-    drawing.node(quoted(node.name), graphviz.escape(label), fillcolor=colour(node), **changed)
+def draw_scope(drawing: graphviz.Digraph, graph: Graph, groups: Mapping[str, list[Node]], path: str) -> None:
+    """The nodes of a model, and the models nested in it as clusters."""
+    prefix = f"{path}/" if path else ""
+    for node in groups.get(path, ()):
+        draw_node(drawing, graph, node, prefix)
+    for inner in graph.scopes:
+        if inner.rpartition("/")[0] == path:
+            with drawing.subgraph(name=quoted(f"cluster_{inner}")) as cluster:
+                cluster.attr(label=f"<{text(inner)}>", style="rounded", color="#999999", fontcolor="#555555", fontsize="10", labeljust="l")
+                draw_scope(cluster, graph, groups, inner)
+
+
+def draw_node(drawing: graphviz.Digraph, graph: Graph, node: Node, prefix: str) -> None:
+    """Operation, name (without that of the model around it), key attributes, and who changed it."""
+    label = f"<B>{text(node.op)}</B><BR/>{text(node.name.removeprefix(prefix))}"
+    about = [f"{key} {value}" for key, value in attributes(graph, node).items()]
+    if about:
+        label += f'<BR/><FONT POINT-SIZE="9" COLOR="#555555">{text(", ".join(about))}</FONT>'
+    marks = {"tooltip": quoted(node.name)}
+    if node.made_by:
+        label += f'<BR/><FONT POINT-SIZE="9" COLOR="{CHANGED}">{text(node.made_by)}</FONT>'
+        marks |= {"color": CHANGED, "penwidth": "2", "tooltip": quoted(f"{node.made_by}, from {', '.join(node.origin) or 'nothing'}")}
+    if node.op == "Input":
+        marks |= {"shape": "ellipse", "style": "filled"}
+    drawing.node(quoted(node.name), f"<{label}>", fillcolor=colour(node), **marks)
+
+
+def attributes(graph: Graph, node: Node) -> dict[str, str]:
+    """The kernel's extent and what configuration does not go without saying."""
+    shown = {}
+    for slot in ("kernel", "depthwise_kernel"):
+        kernel: Array | None = graph.weights.get(node.params.get(slot, ""))
+        if kernel is not None and kernel.ndim > 2:
+            shown["kernel"] = "×".join(map(str, kernel.shape[:-2]))
+    for key, usual in PLAIN.items():
+        value = node.config.get(key)
+        sizes = value if isinstance(value, tuple | list) else (value,)
+        if value is not None and any(size != usual for size in sizes):
+            alike = len(set(map(str, sizes))) == 1 and key != "target_shape"
+            shown[key] = format_value(sizes[0] if alike else value)
+    return shown
+
+
+def draw_edge(drawing: graphviz.Digraph, graph: Graph, ref: Ref, head: str) -> None:
+    """From a value to its user, with the value's spec; outputs after the first are numbered at the tail."""
+    tail = {"taillabel": f" {ref.index} "} if ref.index else {}
+    drawing.edge(quoted(ref.node), head, label=f"  {graph.spec(ref)}", **tail)
 
 
 def colour(node: Node) -> str:
+    """What kind of operation it is."""
     if node.op == "Input":
-        return BORDER
+        return INPUT
     if node.op == "BatchNorm":
         return BATCH_NORM
-    return next((value for trait, value in COLOURS.items() if has_trait(node, trait)), OPAQUE)
+    return next((value for trait, value in COLOURS.items() if has_trait(node, trait)), OTHER)
 
 
 def quoted(name: str) -> str:
-    """A node name that Graphviz does not take for a port."""
-    return name.replace(":", "&#58;")
+    """A text that Graphviz takes for neither a port, nor markup, nor an escape."""
+    return str(graphviz.nohtml(str(graphviz.escape(name.replace("&", "&amp;"))).replace(":", "&#58;")))
+
+
+def text(value: str) -> str:
+    """A text inside an HTML-like label."""
+    return escape(value, quote=False)

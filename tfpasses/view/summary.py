@@ -1,9 +1,11 @@
-"""The table at the end of a run, and the remarks below it."""
+"""The table at the end of a run with the remarks below it, and the table of a comparison."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -11,7 +13,7 @@ from rich.table import Table
 from tfpasses.graph import Rewrite
 from tfpasses.manager import PassRecord, Remark, Verdict
 
-__all__ = ["print_remarks", "print_rewrites", "print_summary"]
+__all__ = ["print_differences", "print_remarks", "print_rewrites", "print_summary"]
 
 SHOWN = 20
 
@@ -20,13 +22,16 @@ def print_summary(
     console: Console, records: Sequence[PassRecord], timings: Sequence[tuple[str, float]], verdicts: Sequence[Verdict], verify: str
 ) -> None:
     """A row a pass: what it rewrote and what it left, how large the graph is, how long it took, what verification says."""
-    table = Table(title=None)
-    for heading, justify in (("pass", "left"), ("rewrites", "right"), ("left alone", "right"), ("nodes", "right"), ("time", "right"), ("verified", "left")):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]  # rich's literals
+    table = Table("pass", box=SIMPLE)
+    for heading in ("rewrites", "left alone", "nodes", "time"):
+        table.add_column(heading, justify="right")
+    table.add_column("verified")
     for record, (name, seconds) in zip(records, timings, strict=True):
         missed = sum(remark.kind == "missed" for remark in record.remarks)
         nodes = f"{len(record.before.nodes)} -> {len(record.after.nodes)}"
-        table.add_row(escape(name), str(len(record.journal)), str(missed), nodes, f"{seconds * 1000:.0f} ms", verified(name, verdicts, verify))
+        table.add_row(
+            escape(name), str(len(record.journal)), str(missed), nodes, f"{seconds * 1000:.0f} ms", verified(name, verdicts, verify)
+        )
     console.print(table)
 
 
@@ -36,7 +41,7 @@ def verified(name: str, verdicts: Sequence[Verdict], verify: str) -> str:
     if not own:
         return "not checked" if verify == "off" else verify if verify != "numeric" else "shapes (nothing to compare)"
     worst = max(verdict.error / verdict.bound if verdict.bound else 0.0 for verdict in own)
-    return f"numeric: {len(own)} comparisons, worst at {worst:.0%} of its bound"
+    return f"numeric: {len(own)} comparison{'s' * (len(own) > 1)}, worst at {worst:.0%} of its bound"
 
 
 def print_rewrites(console: Console, rewrites: Sequence[Rewrite]) -> None:
@@ -45,13 +50,25 @@ def print_rewrites(console: Console, rewrites: Sequence[Rewrite]) -> None:
         console.print(f"  {escape(str(rewrite))}", highlight=False, soft_wrap=True)
 
 
+def print_differences(console: Console, differences: Sequence[Any]) -> None:
+    """A row an output of two compared models (`OutputDifference`)."""
+    table = Table("output", box=SIMPLE)
+    for heading in ("max difference", "mean difference", "allowed", "output's scale"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for d in differences:
+        verdict = "ok" if d.ok else "[red]DIFFERS[/red]"
+        table.add_row(escape(d.output), *(f"{value:.3g}" for value in (d.maximum, d.mean, d.allowed, d.scale)), verdict)
+    console.print(table)
+
+
 def print_remarks(console: Console, remarks: Sequence[Remark], limit: int = SHOWN) -> None:
     """The remarks, those of one reason together, at most `limit` lines."""
-    for number, line in enumerate(grouped(remarks)):
-        if number == limit:
-            console.print(f"  .. {len(list(grouped(remarks))) - limit} more; --json lists them all")
-            return
+    lines = list(grouped(remarks))
+    for line in lines[:limit]:
         console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
+    if len(lines) > limit:
+        console.print(f"  .. and {len(lines) - limit} more; --json lists them all", highlight=False)
 
 
 def grouped(remarks: Sequence[Remark]) -> Iterator[str]:
