@@ -33,7 +33,7 @@ def randomize(model: keras.Model, seed: int = 0) -> None:
     """Give every floating-point weight small random values (positive ones where a variance or a statistic is due)."""
     rng = np.random.default_rng(seed)
     for variable in model.weights:
-        if "float" in variable.dtype and "seed" not in variable.path:
+        if "float" in variable.dtype and "normalization" not in variable.path.replace("batch_normalization", ""):
             values = rng.normal(0.0, 0.4, variable.shape)
             variable.assign(np.abs(values) + 0.5 if "var" in variable.name or "scale" in variable.name else values)
 
@@ -97,7 +97,9 @@ CANONICAL: dict[str, LayerCase] = {
     "pad3d": LayerCase(lambda: L.ZeroPadding3D(((1, 0), (0, 2), (1, 1))), CUBE),
     **{
         f"{kind.lower()}pool{rank}d {padding}": LayerCase(
-            lambda kind=kind, rank=rank, padding=padding: getattr(L, f"{kind}Pooling{rank}D")(2 if rank == 3 else 3, strides=2, padding=padding),
+            lambda kind=kind, rank=rank, padding=padding: getattr(L, f"{kind}Pooling{rank}D")(
+                2 if rank == 3 else 3, strides=2, padding=padding
+            ),
             shape,
         )
         for kind in ("Max", "Average")
@@ -106,7 +108,9 @@ CANONICAL: dict[str, LayerCase] = {
     },
     "averagepool2d channels first": LayerCase(lambda: L.AveragePooling2D((3, 2), strides=2, padding="same", **FIRST), (4, 9, 8)),
     **{
-        f"global{kind.lower()}pool{rank}d": LayerCase(lambda kind=kind, rank=rank: getattr(L, f"Global{kind}Pooling{rank}D")(keepdims=rank == 2), shape)
+        f"global{kind.lower()}pool{rank}d": LayerCase(
+            lambda kind=kind, rank=rank: getattr(L, f"Global{kind}Pooling{rank}D")(keepdims=rank == 2), shape
+        )
         for kind in ("Max", "Average")
         for rank, shape in ((1, LINE), (2, IMAGE), (3, CUBE))
     },

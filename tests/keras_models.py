@@ -1,15 +1,599 @@
-"""Small Keras models, one for each thing that a frontend must carry over. `MODELS` maps a name to a function that builds it."""
+"""Small Keras models of several layers, one for each thing that a frontend must carry over: `MODELS` maps a name to what builds it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import keras
 import numpy as np
+from keras import Input, Model, ops
 from keras import layers as L
-from keras import ops
 
-from zoo.seeded_weights import seeded_weights  # noqa: F401
+import keras_custom as custom
+from keras_layers import randomize
 
-__all__ = ["LAYERS", "MODELS", "single", "randomize"]
+__all__ = ["MODELS", "build", "model"]
+
+MODELS: dict[str, Callable[[], keras.Model]] = {}
+
+
+def model(function: Callable[[], keras.Model]) -> Callable[[], keras.Model]:
+    MODELS[function.__name__.strip("_")] = function
+    return function
+
+
+def build(name: str) -> keras.Model:
+    """A new model of that name, with weights that are felt."""
+    made = MODELS[name]()
+    randomize(made)
+    return made
+
+
+def line(size: int = 4, name: str = "x") -> keras.KerasTensor:
+    return Input((size,), name=name)
+
+
+def backbone(name: str = "backbone", channels: int = 3) -> keras.Model:
+    x = Input((8, 8, channels), name="pixels")
+    y = L.Conv2D(channels, 3, padding="same", use_bias=False, name="conv")(x)
+    y = L.ReLU(name="relu")(L.BatchNormalization(name="bn")(y))
+    return Model(x, y, name=name)
+
+
+def image(name: str = "x") -> keras.KerasTensor:
+    return Input((8, 8, 3), name=name)
+
+
+# models in models
+
+
+@model
+def sequential():
+    return keras.Sequential([Input((8, 8, 3)), L.Conv2D(4, 3), L.BatchNormalization(), L.ReLU(), L.Flatten(), L.Dense(2)], name="chain")
+
+
+@model
+def sequential_built_later():
+    made = keras.Sequential([L.Dense(4, activation="relu"), L.Dropout(0.2), L.Dense(2)])
+    made.build((None, 3))
+    return made
+
+
+@model
+def sequential_of_masked_layers():
+    return keras.Sequential([Input((5,), dtype="int32"), L.Embedding(3, 4, mask_zero=True), L.LSTM(3), L.Dense(2)])
+
+
+@model
+def sequential_in_sequential():
+    inner = keras.Sequential([Input((4,)), L.Dense(3, activation="relu"), L.Dense(2)], name="inner")
+    return keras.Sequential([Input((4,)), inner, L.ReLU()], name="outer")
+
+
+@model
+def sequential_with_two_layers_of_one_activation():
+    return keras.Sequential([Input((4,)), L.Dense(3, activation="tanh"), L.Dense(3, activation="tanh")])
+
+
+@model
+def nested():
+    x = image()
+    return Model(x, L.GlobalAveragePooling2D(name="pool")(backbone()(x)), name="classifier")
+
+
+@model
+def nested_in_nested():
+    x = image()
+    middle = Model(x, L.Conv2D(3, 1, name="conv")(backbone()(x)), name="middle")
+    y = image("y")
+    return Model(y, L.Flatten()(middle(y)), name="outer")
+
+
+@model
+def nested_that_is_nothing_but_nested():
+    x, y = image(), image("y")
+    middle = Model(x, backbone()(x), name="middle")
+    return Model(y, middle(y), name="outer")
+
+
+@model
+def sequential_in_functional():
+    x = line()
+    inner = keras.Sequential([Input((4,)), L.Dense(3, activation="relu"), L.Dense(2)], name="inner")
+    return Model(x, L.Dense(1)(inner(x)))
+
+
+@model
+def functional_in_sequential():
+    return keras.Sequential([Input((8, 8, 3)), backbone(), L.Flatten(), L.Dense(2)])
+
+
+@model
+def nested_used_twice():
+    a, b, shared = image("a"), image("b"), backbone()
+    return Model([a, b], L.Subtract()([shared(a), shared(b)]))
+
+
+@model
+def nested_used_on_itself():
+    x, shared = image(), backbone()
+    return Model(x, shared(shared(x)))
+
+
+@model
+def nested_shared_between_two_models():
+    x, y, z, inner = image(), image("y"), image("z"), backbone()
+    left, right = Model(x, L.ReLU()(inner(x)), name="left"), Model(y, L.Conv2D(2, 1)(inner(y)), name="right")
+    return Model(z, [left(z), right(z)])
+
+
+def two_by_two(name: str = "cross") -> keras.Model:
+    a, b = line(4, "a"), line(3, "b")
+    d = L.Dense(2, name="d")(L.Concatenate(name="c")([a, b]))
+    return Model([a, b], [d, L.ReLU(name="r")(d)], name=name)
+
+
+@model
+def nested_with_several_inputs_and_outputs():
+    p, q, inner = line(4, "p"), line(3, "q"), two_by_two()
+    first, second = inner([p, q])
+    return Model([p, q], L.Add()([first, second]))
+
+
+@model
+def nested_with_an_output_that_nobody_uses():
+    p, q, inner = line(4, "p"), line(3, "q"), two_by_two()
+    return Model([p, q], inner([p, q])[0])
+
+
+@model
+def nested_with_dicts():
+    b, a = line(4, "b"), line(3, "a")
+    inner = Model({"b": b, "a": a}, {"z": L.Dense(2, name="of_b")(b), "y": L.Dense(2, name="of_a")(a)}, name="inner")
+    p, q = line(4, "p"), line(3, "q")
+    outputs = inner({"b": p, "a": q})
+    return Model([p, q], L.Subtract()([outputs["z"], outputs["y"]]))
+
+
+@model
+def nested_given_a_dict_for_a_list():
+    p, q, inner = line(4, "p"), line(3, "q"), two_by_two()
+    return Model([p, q], inner({"b": q, "a": p}))
+
+
+@model
+def nested_given_one_tensor_twice():
+    a, b, x = line(4, "a"), line(4, "b"), line()
+    inner = Model([a, b], L.Subtract(name="s")([L.Dense(4, name="d")(a), b]), name="inner")
+    y = inner([x, x])
+    return Model(x, inner([x, y]))
+
+
+@model
+def nested_that_hands_an_input_through():
+    a, b, x = line(4, "a"), line(4, "b"), line()
+    inner = Model([a, b], [a, L.Add(name="s")([a, b])], name="inner")
+    return Model(x, L.Multiply()(inner([x, L.Dense(4)(x)])))
+
+
+@model
+def nested_that_gives_one_tensor_twice():
+    a, x = line(4, "a"), line()
+    y = L.Dense(4, name="d")(a)
+    return Model(x, L.Multiply()(Model(a, [y, y], name="inner")(x)))
+
+
+@model
+def nested_that_is_given_another_rank():
+    a, x = line(4, "a"), Input((4, 1), name="x")
+    return Model(x, Model(a, L.Dense(3)(a), name="inner")(x))
+
+
+@model
+def nested_that_is_given_another_dtype():
+    a, x = line(4, "a"), Input((4,), dtype="int32", name="x")
+    return Model(x, Model(a, L.Dense(3)(a), name="inner")(x))
+
+
+@model
+def nested_with_an_unused_input():
+    a, b, x = line(4, "a"), line(4, "b"), line()
+    inner = Model([a, b], L.Dense(3)(a), name="inner")
+    return Model(x, inner([x, L.ReLU()(x)]))
+
+
+@model
+def nested_called_with_training():
+    x = image()
+    return Model(x, L.Flatten()(backbone()(x, training=True)))
+
+
+@model
+def nested_called_without_training():
+    x = image()
+    return Model(x, L.Flatten()(backbone()(x, training=False)))
+
+
+@model
+def nested_given_a_mask():
+    a = Input((5, 4), name="a")
+    inner = Model(a, L.LSTM(3, name="lstm")(a), name="inner")
+    x = Input((5,), dtype="int32", name="x")
+    return Model(x, inner(L.Embedding(3, 4, mask_zero=True)(x)))
+
+
+@model
+def nested_functional_subclass():
+    a, x = line(4, "a"), line()
+    return Model(x, custom.Trainer(a, L.Dense(3, name="d")(a), name="inner")(x))
+
+
+# shared layers
+
+
+@model
+def shared_layer():
+    a, b, dense = line(4, "a"), line(4, "b"), L.Dense(3)
+    return Model([a, b], L.Add()([dense(a), dense(b)]))
+
+
+@model
+def shared_layer_with_activation():
+    x, dense = line(), L.Dense(4, activation="relu")
+    return Model(x, dense(dense(x)))
+
+
+@model
+def shared_by_a_model_and_a_nested_one():
+    x, z, dense = line(), line(4, "z"), L.Dense(4, name="shared")
+    inner = Model(x, L.ReLU()(dense(x)), name="inner")
+    return Model(z, dense(inner(z)))
+
+
+@model
+def shared_weightless_layer():
+    x, relu = line(), L.ReLU(max_value=1.0)
+    return Model(x, [relu(L.Dense(3)(x)), relu(L.Dense(2)(x))])
+
+
+# structures
+
+
+@model
+def dict_of_inputs_not_sorted():
+    z, a = line(4, "z"), line(3, "a")
+    return Model({"z": z, "a": a}, {"second": L.Dense(2, name="d2")(z), "first": L.Dense(3, name="d1")(a)})
+
+
+@model
+def nested_structures():
+    z, a, m = line(4, "z"), line(3, "a"), line(2, "m")
+    outputs = {"z": [L.Dense(2, name="d2")(z)], "a": (L.Dense(3, name="d1")(a), {"deep": L.ReLU(name="r")(m)})}
+    return Model([z, {"second": a, "first": m}], outputs)
+
+
+@model
+def tuple_of_one():
+    x = line()
+    return Model((x,), (L.Dense(2)(x),))
+
+
+@model
+def list_of_one():
+    x = line()
+    return Model([x], [L.Dense(2)(x)])
+
+
+@model
+def output_that_is_an_input():
+    x = line()
+    return Model(x, [x, L.Dense(2)(x)])
+
+
+@model
+def one_tensor_as_two_outputs():
+    x = line()
+    y = L.Dense(2)(x)
+    return Model(x, {"a": y, "b": y})
+
+
+@model
+def unused_input():
+    x, y = line(), line(3, "y")
+    return Model([x, y], L.Dense(2)(x))
+
+
+@model
+def intermediate_tensors():
+    x = line()
+    y = L.Dense(5, name="first")(x)
+    z = L.Dense(2, name="second")(L.ReLU()(y))
+    return Model(y, L.Softmax()(z))
+
+
+@model
+def optional_and_sparse_inputs():
+    x, o, s = line(), Input((4,), name="o", optional=True), Input((4,), name="s", sparse=True)
+    return Model([x, o, s], [L.Dense(2)(x), custom.OrZero()(x, o), L.Dense(2)(s)])
+
+
+@model
+def inner_output():
+    x = line()
+    y = L.Dense(3, activation="relu", name="hidden")(x)
+    return Model(x, [y, L.Dense(2, name="top")(y)])
+
+
+# keras.ops
+
+
+@model
+def operations_with_constants():
+    x = line()
+    y = 2.0 * x + 1 - x / 3.0
+    return Model(x, ops.maximum(0.5 - y, np.float32([1, -1, 0, 0.25])) * np.arange(4, dtype="float32"))
+
+
+@model
+def operations_with_keywords():
+    x = Input((3, 4), name="x")
+    y = ops.concatenate([x, ops.transpose(x, axes=[0, 1, 2])], axis=1)
+    y = ops.add(x1=y, x2=ops.sum(y, axis=1, keepdims=True))
+    return Model(x, ops.clip(ops.einsum("abc,cd->abd", y, np.ones((4, 2), "float32")), x_min=-1.0, x_max=2.0))
+
+
+@model
+def operations_with_several_outputs():
+    x = Input((6, 4), name="x")
+    first, second = ops.split(x, 2, axis=1)
+    parts = ops.unstack(second, 3, axis=1)
+    return Model(x, [ops.matmul(first, ops.swapaxes(second, 1, 2)), parts[0] + parts[2]])
+
+
+@model
+def operations_on_slices():
+    x = Input((6, 4), name="x")
+    return Model(x, ops.stack([x[:, 0], x[:, -1, :]], axis=1) ** 2)
+
+
+@model
+def operations_on_numbers_of_mixed_dtypes():
+    x, n = line(), Input((4,), dtype="int32", name="n")
+    return Model([x, n], [n * 2, n * 2.5 + x, ops.where(n > 1, x, -x), ops.cast(n, "float16") + 1])
+
+
+@model
+def activation_operations():
+    x = line()
+    functions = (
+        "relu",
+        "relu6",
+        "leaky_relu",
+        "sigmoid",
+        "hard_sigmoid",
+        "silu",
+        "hard_silu",
+        "softplus",
+        "softmax",
+        "tanh",
+        "exp",
+        "gelu",
+    )
+    return Model(x, [getattr(ops, name)(x) for name in functions] + [keras.activations.relu(x, max_value=1.0), ops.softmax(x, axis=0)])
+
+
+@model
+def operation_used_by_a_nested_model():
+    a, x = line(4, "a"), line()
+    return Model(x, L.Dense(2)(Model(a, ops.abs(a) * 2.0 + np.ones(4, "float32"), name="inner")(x)))
+
+
+# masks and attention
+
+
+@model
+def masked_lstm():
+    x = Input((5,), dtype="int32", name="x")
+    y = L.Embedding(3, 4, mask_zero=True)(x)
+    y = L.TimeDistributed(L.Dense(4, activation="relu"))(y)
+    return Model(x, L.Dense(2)(L.Bidirectional(L.LSTM(3))(L.BatchNormalization()(y))))
+
+
+@model
+def masked_pooling():
+    x = Input((5,), dtype="int32", name="x")
+    y = L.Embedding(3, 4, mask_zero=True)(x)
+    return Model(x, L.GlobalAveragePooling1D()(L.Dense(3)(y)))
+
+
+@model
+def masked_softmax():
+    x, m = line(), Input((4,), dtype="bool", name="m")
+    return Model([x, m], L.Softmax()(x, mask=m))
+
+
+@model
+def masks_joined():
+    x, y = Input((5,), dtype="int32", name="x"), Input((5,), dtype="int32", name="y")
+    embed = L.Embedding(3, 4, mask_zero=True)
+    joined = L.Concatenate(axis=1)([embed(x), embed(y)])
+    return Model([x, y], L.GRU(3)(L.Dropout(0.3)(joined)))
+
+
+@model
+def masked_by_hand():
+    x, m = Input((5, 4), name="x"), Input((5,), dtype="bool", name="m")
+    return Model([x, m], L.LSTM(3)(x, mask=m))
+
+
+@model
+def masking_layer():
+    x = Input((5, 4), name="x")
+    return Model(x, L.LSTM(3)(L.Masking(0.0)(x)))
+
+
+@model
+def attention():
+    q, v = Input((5, 4), name="q"), Input((3, 4), name="v")
+    y, scores = L.MultiHeadAttention(2, 3)(q, v, return_attention_scores=True)
+    y = L.GroupQueryAttention(2, 4, 2)(query=y, value=v, use_causal_mask=True)
+    return Model([q, v], [L.LayerNormalization()(y), scores])
+
+
+@model
+def masked_attention():
+    x = Input((5,), dtype="int32", name="x")
+    y = L.Embedding(3, 4, mask_zero=True)(x)
+    return Model(x, L.MultiHeadAttention(2, 3)(y, y))
+
+
+@model
+def initial_states():
+    x = Input((5, 4), name="x")
+    y, h, c = L.LSTM(3, return_sequences=True, return_state=True)(x)
+    return Model(x, L.LSTM(3)(y, initial_state=[h, c]))
+
+
+@model
+def stateful():
+    x = Input(batch_shape=(2, 5, 4), name="x")
+    return Model(x, L.LSTM(3, stateful=True)(x))
+
+
+# custom objects
+
+
+@model
+def custom_layers():
+    x = line()
+    y = custom.Scale(3.0, name="scale")(L.Dense(4)(x))
+    return Model(x, custom.Block(5, name="block")(y))
+
+
+@model
+def custom_functions():
+    x = Input((5, 4), name="x")
+    y = L.Dense(
+        4, activation=custom.squash, kernel_initializer=custom.Ones(), kernel_regularizer=custom.Halved(), bias_constraint=custom.Small()
+    )(x)
+    y = L.Dense(4, activity_regularizer=custom.Halved())(y)
+    return Model(x, L.LSTM(3, activation=custom.squash, kernel_initializer=custom.Ones())(y))
+
+
+@model
+def activation_that_cannot_be_described():
+    x = line()
+    return Model(x, L.Dense(4, activation=custom.by_hand)(L.Activation(custom.by_hand)(x)))
+
+
+@model
+def lambdas():
+    x, factor = line(), np.float32(3.0)
+    y = L.Lambda(lambda t: t * factor)(x)
+    return Model(x, L.Lambda(custom.squash, name="f")(L.Dense(4, activation=lambda t: t - factor)(y)))
+
+
+@model
+def functional_subclass():
+    x = line()
+    return custom.Trainer(x, L.Dense(3)(x), name="trained")
+
+
+@model
+def sequential_subclass():
+    return custom.SequentialTrainer([Input((4,)), L.Dense(3, activation="relu"), L.Dense(2)], name="trained")
+
+
+@model
+def names_that_look_like_ours():
+    x = line()
+    y = L.Dense(4, activation="relu", name="d")(x)
+    y = L.ReLU(name="d.activation")(y) + 2.0
+    return Model(x, L.Dense(2, name="add.const1")(y))
+
+
+# trainable flags, dtype policies, data formats
+
+
+@model
+def frozen_parts():
+    x, inner = image(), backbone()
+    inner.get_layer("bn").trainable = False
+    y = L.Conv2D(3, 1, trainable=False)(inner(x))
+    return Model(x, L.BatchNormalization(trainable=False)(y, training=True))
+
+
+@model
+def frozen_but_for_one_layer():
+    x = line()
+    made = Model(x, L.Dense(2, name="top")(L.Dense(3, name="bottom")(x)))
+    made.trainable = False
+    made.get_layer("top").trainable = True
+    return made
+
+
+@model
+def frozen_nested():
+    x, inner = image(), backbone()
+    inner.trainable = False
+    return Model(x, L.Flatten()(inner(x)))
+
+
+@model
+def training_calls():
+    x = line()
+    y = L.BatchNormalization()(L.Dropout(0.5, seed=1)(x, training=True), training=True)
+    return Model(x, L.BatchNormalization()(L.Dropout(0.5)(y, training=False)))
+
+
+def of_policy(name: str) -> Callable[[], keras.Model]:
+    def made() -> keras.Model:
+        x = image()
+        y = L.Conv2D(4, 3, activation="relu", dtype=name)(x)
+        y = L.MaxPooling2D(dtype=name)(L.BatchNormalization(dtype=name)(y))
+        y = L.Softmax(dtype=name)(L.Dense(3, dtype=name)(L.Flatten(dtype=name)(y)))
+        return Model(x, L.Activation("linear", dtype="float32")(y))
+
+    return made
+
+
+for policy in ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16", "float64"):
+    MODELS[f"policy_{policy}"] = of_policy(policy)
+
+
+@model
+def policy_set_for_all():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        x = image()
+        inner = keras.Sequential([Input((8, 8, 3)), L.Conv2D(3, 3, padding="same"), L.BatchNormalization()], name="inner")
+        return Model(x, L.Dense(2, activation="softmax", dtype="float32")(L.Flatten()(inner(backbone()(x)) * 2.0)))
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+@model
+def channels_first():
+    x, first = Input((3, 8, 8), name="x"), {"data_format": "channels_first"}
+    y = L.DepthwiseConv2D(3, activation="relu", **first)(L.ZeroPadding2D(1, **first)(x))
+    y = L.AveragePooling2D(2, **first)(L.BatchNormalization(axis=1)(y))
+    return Model(x, L.GlobalMaxPooling2D(**first)(y))
+
+
+@model
+def quantized():
+    x = line()
+    made = Model(x, L.Dense(2)(L.Dense(3, activation="relu")(x)))
+    randomize(made)
+    made.quantize("int8")
+    return made
+
+
+@model
+def lora():
+    x = line()
+    dense = L.Dense(3, activation="relu")
+    made = Model(x, L.Dense(2)(dense(x)))
+    dense.enable_lora(2)
+    return made

@@ -10,6 +10,9 @@ from tfpasses.frontends.keras import from_keras, to_keras
 from tfpasses.graph.check import check_shapes, check_structure
 from tfpasses.graph.ops import is_canonical
 
+NOT_ON_CPU = ("conv2d channels first", "transpose2d dilated")
+"""TensorFlow has no kernel for them, but they are read and written all the same."""
+
 
 @pytest.mark.parametrize("case", LAYERS)
 def test_a_layer_leaves_as_it_came(case):
@@ -19,8 +22,10 @@ def test_a_layer_leaves_as_it_came(case):
     check_shapes(graph)
     again = to_keras(graph)
     assert_same_model(again, model)
-    assert_same_outputs(again, model, inputs_for(model))
     assert from_keras(again).digest == graph.digest
+    if case not in NOT_ON_CPU:
+        assert_same_outputs(again, model, inputs_for(model))
+        assert_same_outputs(again, model, inputs_for(model), training=True)
 
 
 @pytest.mark.parametrize("case", LAYERS)

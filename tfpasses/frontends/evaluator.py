@@ -15,7 +15,7 @@ from tfpasses.graph import Array, Graph, GraphError, Node, Ref, Run, Spec
 __all__ = ["TensorFlowEvaluator"]
 
 Tensor = Any
-Opaque = Callable[[Node, Sequence[Tensor]], Sequence[Tensor]]
+Opaque = Callable[[Node, Sequence[Tensor], Sequence[Array]], Sequence[Tensor]]
 
 
 @attrs.frozen
@@ -23,7 +23,7 @@ class TensorFlowEvaluator:
     """Canonical nodes by their lowering, the others by what the frontend knows of them. A value is let go after its last use."""
 
     opaque: Opaque
-    """How the frontend runs a foreign node: the flat list of its outputs from its inputs."""
+    """How the frontend runs a foreign node: the flat list of its outputs from its inputs and parameters."""
 
     def compile(self, graph: Graph, feeds: Sequence[Ref], fetches: Sequence[Ref], dtype: str | None = None) -> Run:
         """See `tfpasses.graph.Evaluator`. Raises `GraphError` where a fetch depends on an input that is not fed."""
@@ -55,7 +55,7 @@ class TensorFlowEvaluator:
     def _evaluate(self, graph: Graph, node: Node, inputs: Sequence[Tensor], wanted: str | None) -> Sequence[Tensor]:
         if node.op not in LOWERING or len(node.specs) != 1:
             own = [tf.cast(value, graph.spec(ref).dtype) for value, ref in zip(inputs, node.inputs, strict=True)]
-            outputs = self.opaque(node, own)
+            outputs = self.opaque(node, own, list(graph.params(node).values()))
             return [tf.cast(value, self._dtype(spec, wanted)) for value, spec in zip(outputs, node.specs, strict=True)]
         dtype = self._dtype(node.specs[0], wanted)
         cast = [tf.cast(value, dtype) for value in inputs]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
 import keras
-from keras.src.saving.serialization_lib import SafeModeScope
 
+from tfpasses.frontends.keras.clone import constructor_arguments, copied_operation, copy_random_state, copy_state, rebuilt
 from tfpasses.frontends.keras.layers import ACTIVATIONS, KINDS, OPERATIONS, Kind, activation_of, kind_of
 from tfpasses.graph import Array, Graph, Node, UnsupportedModelError
 from tfpasses.graph.text import format_value
@@ -52,11 +50,14 @@ class Given:
 class LayerFactory:
     """Makes each layer once, whatever the number of its uses."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, note: Callable[[str], None]) -> None:
         self.graph = graph
+        self.note = note
         self.layers: dict[str, Any] = {}
         self.names: dict[str, set[str]] = {}
         """Model's path -> the names taken in it."""
+        self.holders: dict[str, Any] = {}
+        """Weight -> the layer that it was written into first."""
         self.unfinished: dict[int, Callable[[], None]] = {}
         self.mains = merged_activations(graph)
 
@@ -70,13 +71,18 @@ class LayerFactory:
         """The symbolic input of a graph's Input node."""
         spec = node.specs[0]
         options = {key: True for key in ("sparse", "ragged", "optional") if node.config.get(key)}
-        return keras.Input(batch_shape=spec.shape, dtype=spec.dtype, name=self.unique(node.name, ""), **options)
+        tensor = keras.Input(batch_shape=spec.shape, dtype=spec.dtype, name=self.unique(node.name, ""), **options)
+        if node.owner is not None:
+            tensor._keras_history.operation.trainable = node.owner.source.trainable
+        return tensor
 
     def clone_input(self, tensor: Any, level: str) -> Any:
         """A fresh input like one of a source model."""
         layer = tensor._keras_history.operation
         options = {key: True for key in ("sparse", "ragged", "optional") if getattr(layer, key, False)}
-        return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=self.unique(layer.name, level), **options)
+        new = keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=self.unique(layer.name, level), **options)
+        new._keras_history.operation.trainable = layer.trainable
+        return new
 
     def unique(self, name: str, level: str) -> str:
         """The name, with a number behind it where the model at `level` has it already."""
@@ -105,9 +111,14 @@ class LayerFactory:
         layer = self.layers.get(key)
         if layer is None:
             layer = self.layers[key] = self.make(use, self.layer_name(use.main, level))
+            for weight in use.main.params.values():
+                if self.holders.setdefault(weight, layer) is not layer:
+                    self.note(f"layer {layer.name} has a copy of {weight}, which it shared with layer {self.holders[weight].name}")
+        self.names.setdefault(level, set()).add(layer.name)
         return layer
 
     def make(self, use: Use, name: str) -> Any:
+        """A new layer or operation for a use."""
         node = use.main
         source = node.owner.source if node.owner is not None else None
         if node.owner is not None and node.owner.part == "activation":
@@ -120,16 +131,14 @@ class LayerFactory:
             if kind is not None and kind.op == node.op:
                 return self.from_source(use, kind, source, name)
         elif source is not None and still_operation(node, source):
-            operation = copy.copy(source)
-            operation.name, operation._inbound_nodes, operation._outbound_nodes = name, [], []
-            return operation
+            return copied_operation(source, name)
         return self.from_graph(node, name)
 
     def from_source(self, use: Use, kind: Kind, source: Any, name: str) -> Any:
         """A layer of the table, from its source's configuration; what a pass changed overrides it."""
         node = use.main
         params = self.graph.params(node)
-        config = live_config(source)
+        config = constructor_arguments(source)
         config["name"] = name
         if node.made_by:
             config.update(kind.write(node, params))
@@ -163,23 +172,15 @@ class LayerFactory:
                 argument = kind.initializers[slot]
                 original = getattr(source, argument, None) or keras.initializers.get(DEFAULT_INITIALIZERS.get(slot, "glorot_uniform"))
                 setattr(layer, argument, original)
+            if source is not None:
+                copy_random_state(source, layer)
 
         self.unfinished[id(layer)] = restore
         return layer
 
     def clone(self, node: Node, source: Any, name: str) -> Any:
         """An opaque layer: the same class from the same configuration, then the same weights and state."""
-        if isinstance(source, keras.layers.Lambda):
-            layer = keras.layers.Lambda(
-                source.function,
-                output_shape=source._output_shape,
-                mask=source.mask,
-                arguments=source.arguments,
-                name=name,
-                dtype=source.dtype_policy,
-            )
-        else:
-            layer = rebuilt(source, name)
+        layer = rebuilt(source, name)
         arrays = [self.graph.weights[key] for key in node.params.values()]
         self.unfinished[id(layer)] = lambda: copy_state(source, layer, arrays)
         return layer
@@ -199,7 +200,7 @@ class LayerFactory:
             listed = node.op == "Concat" or (node.op in LISTS and isinstance(layer, keras.Layer))
             args, kwargs = ((tensors,) if listed else tuple(tensors)), {}
         training = node.config.get("training")
-        if training is not None and (flattened or node.call is None) and kwargs.get("training") != training:
+        if training is not None and (flattened or node.owner is None) and kwargs.get("training") != training:
             kwargs["training"] = training
         return args, kwargs
 
@@ -238,55 +239,3 @@ def still_operation(node: Node, source: Any) -> bool:
         return True
     read = OPERATIONS.get(type(source))
     return read is not None and read(source) == (node.op, dict(node.config))
-
-
-def live_config(source: Any) -> dict[str, Any]:
-    """A built-in layer's configuration, with its initializers, regularizers, constraints and policy as objects instead of descriptions:
-    the constructor takes both, and a user's own objects need no registration.
-    """
-    config = source.get_config()
-    for key, value in config.items():
-        if key == "dtype":
-            config[key] = source.dtype_policy
-        elif isinstance(value, dict) and hasattr(source, key):
-            config[key] = getattr(source, key)
-    return dict(config)
-
-
-def rebuilt(source: Any, name: str) -> Any:
-    """A layer of the same class and configuration. What is rebuilt is in memory already, so Keras's safe mode has nothing to guard."""
-    parts = [source, *source._flatten_layers(include_self=False)]
-    known = {type(part).__name__: type(part) for part in parts if not type(part).__module__.startswith("keras.")}
-    try:
-        config = source.get_config()
-        config["name"] = name
-        with keras.saving.custom_object_scope(known), SafeModeScope(safe_mode=False):
-            layer = type(source).from_config(config)
-        if source.built and not layer.built and source.get_build_config():
-            layer.build_from_config(source.get_build_config())
-    except Exception as error:  # a user's own from_config may raise anything
-        raise UnsupportedModelError(
-            f"layer {source.name}: {type(source).__name__} cannot be rebuilt from its configuration ({type(error).__name__}: {error}); "
-            "give it a get_config() that returns all arguments of its constructor"
-        ) from error
-    return layer
-
-
-def copy_state(source: Any, layer: Any, arrays: list[Array]) -> None:
-    """Weights, trainable flags, and what else the layers inside keep (vocabularies, statistics)."""
-    if [tuple(variable.shape) for variable in layer.weights] != [array.shape for array in arrays]:
-        raise UnsupportedModelError(
-            f"layer {source.name}: rebuilt from its configuration, {type(source).__name__} has other weights "
-            f"({len(layer.weights)} instead of {len(arrays)}, or other shapes); its get_config() does not tell all"
-        )
-    for variable, array in zip(layer.weights, arrays, strict=True):
-        variable.assign(array)
-    for old, new in zip(source._flatten_layers(), layer._flatten_layers(), strict=False):
-        if old.trainable != new.trainable:
-            new.trainable = old.trainable
-        if hasattr(old, "save_assets"):
-            with tempfile.TemporaryDirectory() as folder:
-                old.save_assets(folder)
-                new.load_assets(folder)
-        if hasattr(new, "finalize_state"):
-            new.finalize_state()

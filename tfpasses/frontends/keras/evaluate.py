@@ -15,8 +15,8 @@ from tfpasses.graph.values import fill
 __all__ = ["call_model", "keras_evaluator"]
 
 
-def run_opaque(node: Node, inputs: Sequence[Any]) -> Sequence[Any]:
-    """The flat outputs of a node that came from a layer, an operation or an activation function."""
+def run_opaque(node: Node, inputs: Sequence[Any], params: Sequence[Array]) -> Sequence[Any]:
+    """The flat outputs of a node that came from a layer, an operation or an activation function. The source's own state stays as it is."""
     if node.owner is None:
         raise GraphError(f"node {node.name}: {node.op} has no source and no lowering, so it cannot be run")
     source = node.owner.source
@@ -27,7 +27,9 @@ def run_opaque(node: Node, inputs: Sequence[Any]) -> Sequence[Any]:
     args, kwargs = node.call.fill(lambda index: inputs[index])
     if "training" in node.config:
         kwargs["training"] = node.config["training"]
-    return list(keras.tree.flatten(source(*args, **kwargs)))
+    weights = source.weights if isinstance(source, keras.Layer) else ()
+    with keras.StatelessScope(list(zip(weights, params, strict=True))):
+        return list(keras.tree.flatten(source(*args, **kwargs)))
 
 
 def call_model(model: Any, graph: Graph, values: Sequence[Array]) -> list[Array]:

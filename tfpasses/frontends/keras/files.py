@@ -38,14 +38,21 @@ def load_model(path: str | Path, custom_objects: dict[str, Any] | None = None) -
 
 
 def save_model(model: Any, path: str | Path) -> None:
-    """Save a model as its suffix says. Raises `UnsupportedModelError` where the format cannot hold it, `WriteError` where it cannot be written."""
+    """Save a model as its suffix says.
+
+    Raises `UnsupportedModelError` where the format cannot hold it, `WriteError` where it cannot be written.
+    """
     file = Path(path)
     if file.suffix not in SUFFIXES:
         raise UnsupportedModelError(f"{file}: models are written as .keras or .h5; give the name one of these endings")
     if file.suffix != ".keras":
-        operations = [operation.name for part in nested_models(model) for operation in part.operations if not isinstance(operation, keras.Layer)]
+        operations = [
+            operation.name for part in nested_models(model) for operation in part.operations if not isinstance(operation, keras.Layer)
+        ]
         if operations:
-            raise UnsupportedModelError(f"{file}: Keras cannot load keras.ops operations ({operations[0]}) back from .h5; write a .keras file")
+            raise UnsupportedModelError(
+                f"{file}: Keras cannot load keras.ops operations ({operations[0]}) back from .h5; write a .keras file"
+            )
     with atomic_write(file) as beside:
         try:
             model.save(beside)
@@ -70,7 +77,8 @@ def reason(error: Exception) -> str:
     missing = re.search(r"Could not locate (?:class|function) '([^']+)'|Unknown (?:layer|object|class): '?([\w>]+)", text)
     if missing:
         name = missing[1] or missing[2]
-        return f"it needs the custom object {name}; register it with @keras.saving.register_keras_serializable(), or load it yourself and pass the model"
+        remedy = "register it with @keras.saving.register_keras_serializable(), or load it yourself and pass the model"
+        return f"it needs the custom object {name}; {remedy}"
     return f"cannot be loaded, it may be corrupted: {text}"
 
 

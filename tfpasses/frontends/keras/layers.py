@@ -74,7 +74,10 @@ def _conv_arguments(node: Node, params: Mapping[str, Array]) -> Config:
 
 def _transpose_config(layer: Any) -> Config:
     extra = layer.output_padding
-    return {**_conv_config(layer), "output_padding": None if extra is None else _tuple(extra) * (len(layer.kernel_size) if isinstance(extra, int) else 1)}
+    return {
+        **_conv_config(layer),
+        "output_padding": None if extra is None else _tuple(extra) * (len(layer.kernel_size) if isinstance(extra, int) else 1),
+    }
 
 
 def _norm_arguments(node: Node, params: Mapping[str, Array]) -> Config:
@@ -91,7 +94,12 @@ def relu_config(max_value: Any = None, negative_slope: Any = 0.0, threshold: Any
 
 
 def _pool_config(layer: Any) -> Config:
-    return {"pool_size": _tuple(layer.pool_size), "strides": _tuple(layer.strides), "padding": layer.padding, "data_format": layer.data_format}
+    return {
+        "pool_size": _tuple(layer.pool_size),
+        "strides": _tuple(layer.strides),
+        "padding": layer.padding,
+        "data_format": layer.data_format,
+    }
 
 
 def _pad_config(layer: Any) -> Config:
@@ -125,16 +133,28 @@ _NORM = {"gamma": "gamma", "beta": "beta", "mean": "moving_mean", "variance": "m
 _NORM_INIT = {slot: f"{attribute}_initializer" for slot, attribute in _NORM.items()}
 
 _KINDS = (
-    Kind("Conv", (L.Conv1D, L.Conv2D, L.Conv3D), lambda l: {**_conv_config(l), "groups": l.groups}, _conv_arguments, _KERNEL, _KERNEL_INIT),
+    Kind("Conv", (L.Conv1D, L.Conv2D, L.Conv3D), lambda y: {**_conv_config(y), "groups": y.groups}, _conv_arguments, _KERNEL, _KERNEL_INIT),
     Kind("DepthwiseConv", (L.DepthwiseConv1D, L.DepthwiseConv2D), _conv_config, _conv_arguments, _KERNEL, _DEPTHWISE_INIT),
-    Kind("ConvTranspose", (L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose), _transpose_config, _conv_arguments, _KERNEL, _KERNEL_INIT),
+    Kind(
+        "ConvTranspose",
+        (L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose),
+        _transpose_config,
+        _conv_arguments,
+        _KERNEL,
+        _KERNEL_INIT,
+    ),
     Kind("SeparableConv", (L.SeparableConv1D, L.SeparableConv2D), _conv_config, _conv_arguments, _SEPARABLE, _SEPARABLE_INIT),
     Kind("Dense", (L.Dense,), _nothing, lambda n, p: {"units": p["kernel"].shape[-1], "use_bias": "bias" in p}, _KERNEL, _KERNEL_INIT),
-    Kind("BatchNorm", (L.BatchNormalization,), lambda l: {"axis": l.axis, "epsilon": l.epsilon}, _norm_arguments, _NORM, _NORM_INIT),
-    Kind("Relu", (L.ReLU,), lambda l: relu_config(l.max_value, l.negative_slope, l.threshold), _same_names("max_value", "negative_slope", "threshold")),
+    Kind("BatchNorm", (L.BatchNormalization,), lambda y: {"axis": y.axis, "epsilon": y.epsilon}, _norm_arguments, _NORM, _NORM_INIT),
+    Kind(
+        "Relu",
+        (L.ReLU,),
+        lambda y: relu_config(y.max_value, y.negative_slope, y.threshold),
+        _same_names("max_value", "negative_slope", "threshold"),
+    ),
     Kind("Softmax", (L.Softmax,), _nothing, _no_arguments),
     *(Kind(op, (getattr(L, op),), _nothing, _no_arguments) for op in ("Add", "Subtract", "Multiply", "Maximum", "Minimum")),
-    Kind("Concat", (L.Concatenate,), lambda l: {"axis": l.axis}, _same_names("axis")),
+    Kind("Concat", (L.Concatenate,), lambda y: {"axis": y.axis}, _same_names("axis")),
     Kind("Pad", (L.ZeroPadding1D, L.ZeroPadding2D, L.ZeroPadding3D), _pad_config, _pad_arguments),
     *(
         Kind(op, classes, _pool_config, _same_names("pool_size", "strides", "padding", "data_format"))
@@ -144,7 +164,7 @@ _KINDS = (
         }.items()
     ),
     *(
-        Kind(op, classes, lambda l: {"keepdims": l.keepdims, "data_format": l.data_format}, _same_names("keepdims", "data_format"))
+        Kind(op, classes, lambda y: {"keepdims": y.keepdims, "data_format": y.data_format}, _same_names("keepdims", "data_format"))
         for op, classes in {
             "GlobalMaxPool": (L.GlobalMaxPooling1D, L.GlobalMaxPooling2D, L.GlobalMaxPooling3D),
             "GlobalAvgPool": (L.GlobalAveragePooling1D, L.GlobalAveragePooling2D, L.GlobalAveragePooling3D),
@@ -152,7 +172,7 @@ _KINDS = (
     ),
     Kind("Identity", (L.Identity,), _nothing, _no_arguments),
     Kind("Flatten", (L.Flatten,), _nothing, _no_arguments),
-    Kind("Reshape", (L.Reshape,), lambda l: {"target_shape": _tuple(l.target_shape)}, _same_names("target_shape")),
+    Kind("Reshape", (L.Reshape,), lambda y: {"target_shape": _tuple(y.target_shape)}, _same_names("target_shape")),
 )
 
 KINDS: Mapping[str, Kind] = {kind.op: kind for kind in _KINDS}
@@ -166,17 +186,19 @@ _BY_CLASS |= dict.fromkeys(
     (L.Dropout, L.SpatialDropout1D, L.SpatialDropout2D, L.SpatialDropout3D, L.GaussianNoise, L.GaussianDropout, L.AlphaDropout), _NOISE
 )
 _BY_CLASS[L.ActivityRegularization] = KINDS["Identity"]
-_BY_CLASS[L.LeakyReLU] = Kind("Relu", (L.LeakyReLU,), lambda l: relu_config(negative_slope=l.negative_slope), _same_names("negative_slope"))
+_BY_CLASS[L.LeakyReLU] = Kind("Relu", (L.LeakyReLU,), lambda y: relu_config(negative_slope=y.negative_slope), _same_names("negative_slope"))
 
 
 def kind_of(layer: Any) -> Kind | None:
-    """The kind of a layer; None for one that is opaque: a foreign class, a subclass, or a known one in a mode that the table does not cover."""
+    """The kind of a layer; None for an opaque one: a foreign class, a subclass, or a known one in a mode that the table lacks."""
     if type(layer) is L.Activation:
         canonical = activation_of(layer.activation)
         return None if canonical is None else Kind(canonical[0], (L.Activation,), lambda _: canonical[1], _no_arguments)
     kind = _BY_CLASS.get(type(layer))
     if kind is None or getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
         return None
+    if len(layer.weights) != sum(getattr(layer, attribute, None) is not None for attribute in kind.weights.values()):
+        return None  # renormalising batch norms, and weights that a user has added
     if isinstance(layer, L.Softmax) and layer.axis != -1:
         return None
     if isinstance(layer, L.Flatten) and layer.data_format == "channels_first":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from keras.src.models.functional import Functional
 
 from tfpasses.frontends.keras.layers import JOINS, OPERATIONS, activation_of, kind_of
+from tfpasses.frontends.keras.nested import Border, border_of, functional_graph, is_model, opaque_models
 from tfpasses.graph import Array, Call, Graph, Node, Owner, Ref, Scope, Slot, Spec, UnsupportedModelError
 from tfpasses.graph.values import map_leaves
 
@@ -31,10 +33,10 @@ def from_keras(model: Any) -> Graph:
 
     Raises `UnsupportedModelError` for anything else, with what to do instead.
     """
-    reader = Reader()
     functional = functional_of(model)
+    reader = Reader(opaque_models(functional))
     inputs = [reader.add_input(tensor) for tensor in functional._inputs]
-    outputs = reader.add_model(functional, "", "", [Ref(name) for name in inputs])
+    outputs = reader.add_model(model, "", "", [Ref(name) for name in inputs])
     return prune(
         Graph(
             nodes=reader.nodes,
@@ -55,16 +57,28 @@ def functional_of(model: Any) -> Any:
     """The functional graph behind a model."""
     if not isinstance(model, keras.Model):
         raise UnsupportedModelError(f"{type(model).__name__} is not a Keras model; pass a keras.Model, or a path to load")
+    if isinstance(model, keras.Sequential | Functional):
+        refuse_own_call(model)
     if isinstance(model, keras.Sequential):
         if not model.built or model._functional is None:
-            raise UnsupportedModelError(f"model {model.name} is not built, so its shapes are unknown; call model.build(input_shape), or add a keras.Input")
+            raise UnsupportedModelError(
+                f"model {model.name} is not built, so its shapes are unknown; call model.build(input_shape), or add a keras.Input"
+            )
         return model._functional
     if isinstance(model, Functional):
         return model
     raise UnsupportedModelError(
-        f"model {model.name} is a subclassed model ({type(model).__name__}): its graph is Python code, not data; rebuild it with the functional API, "
-        "for instance x = keras.Input(shape); keras.Model(x, model.call(x))"
+        f"model {model.name} is a subclassed model ({type(model).__name__}): its graph is Python code, not data; "
+        "rebuild it with the functional API, for instance x = keras.Input(shape); keras.Model(x, model.call(x))"
     )
+
+
+def refuse_own_call(model: Any) -> None:
+    if type(model).call not in (Functional.call, keras.Sequential.call):
+        raise UnsupportedModelError(
+            f"model {model.name}: {type(model).__name__} has a call() of its own, so it is not what its layers' graph says; "
+            "pass keras.Model(model.inputs, model.outputs) if that graph is meant"
+        )
 
 
 def structure(nested: Any, tensors: Sequence[Any]) -> Any:
@@ -88,7 +102,12 @@ def spec_of(tensor: Any) -> Spec:
 class Reader:
     """Collects nodes, weights and scopes, model by model."""
 
-    def __init__(self) -> None:
+    def __init__(self, opaque: set[int]) -> None:
+        self.opaque = opaque
+        """Nested models that are not looked into, by id."""
+        self.layer_names: set[str] = set()
+        self.unnamed: set[int] = set()
+        """Mask operations of a Sequential: Keras numbers them anew whenever it makes one."""
         self.nodes: dict[str, Node] = {}
         self.weights: dict[str, Array] = {}
         self.scopes: dict[str, Scope] = {}
@@ -106,8 +125,12 @@ class Reader:
         self.nodes[layer.name] = Node(layer.name, "Input", config=config, specs=(spec_of(tensor),), owner=Owner(layer.name, 0, layer))
         return str(layer.name)
 
-    def add_model(self, functional: Any, scope: str, path: str, inputs: Sequence[Ref], training: bool | None = None) -> list[Ref]:
+    def add_model(self, model: Any, scope: str, path: str, inputs: Sequence[Ref], training: bool | None = None) -> list[Ref]:
         """Inline a functional model called on `inputs`. `scope` names this use of it, `path` the model, `training` what the call said."""
+        functional = functional_graph(model)
+        if isinstance(model, keras.Sequential):
+            self.unnamed.update(id(operation) for operation in functional.operations if not isinstance(operation, keras.Layer))
+        self.layer_names.update(f"{scope}{operation.name}" for operation in functional.operations)
         values: dict[int, Ref] = {id(tensor): ref for tensor, ref in zip(functional._inputs, inputs, strict=True)}
         for depth in sorted(functional._nodes_by_depth, reverse=True):
             for call in functional._nodes_by_depth[depth]:
@@ -131,19 +154,22 @@ class Reader:
             return value
 
         kind = kind_of(operation) if isinstance(operation, keras.Layer) else None
-        kwargs = {key: value for key, value in call.arguments.kwargs.items() if not ignorable(key, value, kind, operation)}
-        if kind is not None and kwargs.get("mask") is not None:
-            kind = None  # a mask that changes the result
+        kwargs = dict(call.arguments.kwargs)
+        if kind is not None and (kwargs.get("mask") is None or not isinstance(operation, MASK_MATTERS)):
+            kwargs = {key: value for key, value in kwargs.items() if not said_by_keras(key, value, operation)}
+        elif kind is not None:
+            kind = None  # the mask changes the result
         form = Call(map_leaves(tuple(call.arguments.args), slot), map_leaves(kwargs, slot))
         number = self.named.setdefault((scope, id(operation)), 0)
         self.named[scope, id(operation)] += 1
         use = self.calls.setdefault(id(operation), 0)
         self.calls[id(operation)] += 1
-        name = f"{scope}{operation.name}" + (f"#{number}" if number else "")
-        layer = self.paths.setdefault(id(operation), f"{path}{operation.name}")
+        local = re.sub(r"_\d+$", "", operation.name) if id(operation) in self.unnamed else operation.name
+        name = f"{scope}{local}" + (f"#{number}" if number else "")
+        layer = self.paths.setdefault(id(operation), f"{path}{local}")
         training = effective_training(operation, form, context)
-        if is_model(operation):
-            return self.add_nested(operation, name, layer, inputs, form, training)
+        if is_model(operation) and id(operation) not in self.opaque:
+            return self.add_nested(operation, name, layer, border_of(operation, form, inputs), training)
         owner = Owner(layer, use, operation)
         specs = tuple(spec_of(tensor) for tensor in call.outputs)
         if kind is not None:
@@ -152,16 +178,9 @@ class Reader:
             return self.add_operation(name, owner, inputs, form, specs)
         return self.add_opaque(name, owner, inputs, form, specs, training)
 
-    def add_nested(self, model: Any, name: str, layer: str, inputs: list[Ref], form: Call, training: bool | None) -> list[Ref]:
-        functional = functional_of(model)
-        before = set(self.nodes)
-        scope = Scope(layer, model, tuple(inputs), (), form)
-        self.scopes[name] = scope
-        outputs = self.add_model(functional, f"{name}/", f"{layer}/", inputs, training)
-        if before == set(self.nodes):  # a model that only passes its inputs on
-            del self.scopes[name]
-        else:
-            self.scopes[name] = attrs.evolve(scope, outputs=tuple(outputs))
+    def add_nested(self, model: Any, name: str, layer: str, border: Border, training: bool | None) -> list[Ref]:
+        outputs = self.add_model(model, f"{name}/", f"{layer}/", border.inputs, training)
+        self.scopes[name] = Scope(layer, model, border.inputs, tuple(outputs), border.form)
         return outputs
 
     def add_layer(
@@ -170,8 +189,8 @@ class Reader:
         """A layer of the table: one node, and one more for a non-linear `activation=`."""
         layer = owner.source
         config = dict(kind.read(layer))
-        if training:
-            config["training"] = True
+        if training is not None and not (kind.op == "BatchNorm" and not layer.trainable):  # frozen, it uses its statistics even so
+            config["training"] = training
         function = None if isinstance(layer, keras.layers.Activation) else getattr(layer, "activation", None)
         params = {}
         for slot, attribute in kind.weights.items():
@@ -182,10 +201,17 @@ class Reader:
         if function is None or function is keras.activations.linear:
             return Ref(name)
         canonical = activation_of(function)
-        part = f"{name}.activation"
+        part = self.fresh(f"{name}.activation")
         config = canonical[1] if canonical else {"function": getattr(function, "__name__", type(function).__name__)}
         self.put(
-            Node(part, canonical[0] if canonical else "keras.activation", (Ref(name),), config, specs=specs, owner=attrs.evolve(owner, part="activation"))
+            Node(
+                part,
+                canonical[0] if canonical else "keras.activation",
+                (Ref(name),),
+                config,
+                specs=specs,
+                owner=attrs.evolve(owner, part="activation"),
+            )
         )
         return Ref(part)
 
@@ -216,10 +242,12 @@ class Reader:
             else:
                 array = np.asarray(value)
                 array.setflags(write=False)
-                const = f"{name}.const{position}"
+                const = self.fresh(f"{name}.const{position}")
                 config = {"python": True} if isinstance(value, int | float) and not isinstance(value, np.generic) else {}
                 self.weights[const] = array
-                self.nodes[const] = Node(const, "Const", config=config, params={"value": const}, specs=(Spec(array.shape, array.dtype.name),))
+                self.nodes[const] = Node(
+                    const, "Const", config=config, params={"value": const}, specs=(Spec(array.shape, array.dtype.name),)
+                )
                 refs.append(Ref(const))
             args.append(Slot(len(refs) - 1))
         return refs, Call(tuple(args))
@@ -246,17 +274,16 @@ class Reader:
             self.weights[known] = layer_array(variable)
         return known
 
+    def fresh(self, name: str) -> str:
+        """A name for a node that stands for a part of a layer: a layer may have taken the obvious one."""
+        while name in self.nodes or name in self.layer_names:
+            name += "_"
+        return name
+
     def put(self, node: Node) -> None:
         if node.name in self.nodes:
             raise UnsupportedModelError(f"two layers of the model are named {node.name}; rename one")
         self.nodes[node.name] = node
-
-
-def is_model(operation: Any) -> bool:
-    """Whether a layer is a nested model that is inlined: exactly Functional or Sequential; a subclass may do more than its graph says."""
-    if isinstance(operation, keras.Sequential):
-        return type(operation) is keras.Sequential and operation._functional is not None
-    return type(operation) is Functional
 
 
 def effective_training(operation: Any, form: Call, context: bool | None) -> bool | None:
@@ -264,14 +291,15 @@ def effective_training(operation: Any, form: Call, context: bool | None) -> bool
     if not isinstance(operation, keras.Layer) or not operation._call_has_training_arg:
         return None
     own = form.kwargs.get("training")
-    return context if context is not None else own
+    default = operation._call_signature.parameters["training"].default
+    return context if context is not None else None if own == default else own
 
 
-def ignorable(key: str, value: Any, kind: Any, layer: Any) -> bool:
-    """Whether a keyword argument says nothing: no mask, or a mask that the layer only hands on, which Keras does again by itself."""
-    if key != "mask":
-        return False
-    return value is None or (kind is not None and not isinstance(layer, MASK_MATTERS))
+def said_by_keras(key: str, value: Any, layer: Any) -> bool:
+    """Whether a keyword argument is one that Keras adds by itself to a call: a mask to hand on, or the default of `training`."""
+    if key == "training":
+        return value is None or value == layer._call_signature.parameters["training"].default
+    return key == "mask"
 
 
 def plain(form: Call, count: int) -> Call | None:
@@ -308,16 +336,23 @@ def as_tuples(value: Any) -> Any:
 
 
 def prune(graph: Graph) -> Graph:
-    """Drop what no output depends on (Keras keeps the sources of masks that nobody uses). Inputs stay."""
+    """Drop what no output depends on (Keras keeps the sources of masks that nobody uses). Inputs and whole nested models stay."""
     alive = set(graph.inputs)
     stack = [ref.node for ref in graph.outputs]
     while stack:
         name = stack.pop()
-        if name not in alive or name in graph.inputs:
-            alive.add(name)
-            stack.extend(ref.node for ref in graph.nodes[name].inputs if ref.node not in alive)
+        if name in alive:
+            continue
+        alive.add(name)
+        stack.extend(ref.node for ref in graph.nodes[name].inputs)
+        path = graph.nodes[name].scope
+        while path:
+            scope = graph.scopes[path]
+            stack.extend(ref.node for ref in (*scope.inputs, *scope.outputs))
+            path = path.rpartition("/")[0]
     nodes = {name: node for name, node in graph.nodes.items() if name in alive}
     if len(nodes) == len(graph.nodes):
         return graph
     used = {key for node in nodes.values() for key in node.params.values()}
-    return attrs.evolve(graph, nodes=nodes, weights={key: array for key, array in graph.weights.items() if key in used})
+    scopes = {path: scope for path, scope in graph.scopes.items() if any(ref.node in alive for ref in scope.outputs)}
+    return attrs.evolve(graph, nodes=nodes, weights={key: graph.weights[key] for key in graph.weights if key in used}, scopes=scopes)

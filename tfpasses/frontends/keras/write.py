@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import attrs
@@ -10,9 +11,10 @@ import keras
 from keras.src.models.functional import Functional, functional_like_constructor
 
 from tfpasses.frontends.keras.build import LayerFactory, Use
+from tfpasses.frontends.keras.masks import Masks
 from tfpasses.frontends.keras.read import KerasModel
 from tfpasses.frontends.keras.scopes import intact_scopes
-from tfpasses.graph import Graph, Node, Ref, Slot, UnsupportedModelError
+from tfpasses.graph import Graph, Node, Ref, UnsupportedModelError
 from tfpasses.graph.order import sort_keys
 from tfpasses.graph.values import fill, map_leaves
 
@@ -48,15 +50,26 @@ def write(graph: Graph, note: Callable[[str], None] = lambda _: None) -> tuple[A
         if functional_like_constructor(type(source)):
             cls = type(source)
         else:
-            note(f"model {source.name} leaves as a plain functional model; {type(source).__name__} cannot be constructed from inputs and outputs")
+            note(f"model {source.name} leaves as a plain functional model; {type(source).__name__} does not take inputs and outputs")
     model = cls(
         inputs=fill(graph.input_structure, lambda index: inputs[index]),
         outputs=fill(graph.output_structure, lambda index: outputs[index]),
         name=graph.name,
     )
-    if source is not None and not source.trainable:
-        model.trainable = False
-    return model, writer.renamed
+    return like(source, model), writer.renamed
+
+
+def like(source: Any, model: Any) -> Any:
+    """The model with its source's dtype policy and trainable flag. Setting the flag sets all layers inside, so those get theirs back."""
+    if source is None:
+        return model
+    model.dtype_policy = source.dtype_policy
+    if model.trainable != source.trainable:
+        flags = [(layer, layer.trainable) for layer in model._flatten_layers(include_self=False)]
+        model.trainable = source.trainable
+        for layer, flag in flags:
+            layer.trainable = flag
+    return model
 
 
 def output_names(graph: Graph) -> tuple[str, ...]:
@@ -72,24 +85,18 @@ def as_sequential(source: Any, inputs: list[Tensor], outputs: list[Tensor]) -> A
         layer, index, _ = tensor._keras_history
         call = layer._inbound_nodes[index]
         arguments = call.arguments
-        if not isinstance(layer, keras.Layer) or arguments.kwargs.get("training") or len(layer._inbound_nodes) - is_model(layer) != 1:
+        if not isinstance(layer, keras.Layer) or arguments.kwargs.get("training") or len(layer._inbound_nodes) != 1:
             return None
-        if len(call.input_tensors) != 1 or arguments.args != (call.input_tensors[0],):
+        before = call.input_tensors[0]
+        masks = [mask for mask in call.input_tensors[1:] if mask is not getattr(before, "_keras_mask", None)]
+        if masks or len(arguments.args) != 1 or arguments.args[0] is not before:
             return None
         layers.append(layer)
-        tensor = call.input_tensors[0]
+        tensor = before
     if not layers:
         return None
     first = inputs[0]._keras_history.operation
-    model = keras.Sequential([first, *reversed(layers)], name=source.name)
-    if not source.trainable:
-        model.trainable = False
-    return model
-
-
-def is_model(layer: Any) -> int:
-    """1 for a functional model, which is born with a call of its own."""
-    return int(isinstance(layer, Functional))
+    return like(source, type(source)([first, *reversed(layers)], name=source.name))
 
 
 @attrs.frozen(eq=False)
@@ -108,10 +115,10 @@ class Writer:
         self.graph = graph
         self.note = note
         self.scopes = intact_scopes(graph, note)
-        self.factory = LayerFactory(graph)
+        self.factory = LayerFactory(graph, note)
         self.models: dict[str, Any] = {}
         """Nested model's path -> the model, written once."""
-        self.mask_sources: set[int] = set()
+        self.masks = Masks()
         self.renamed: dict[str, str] = {}
         """Node -> its name when the model is read again, where that differs."""
         self.calls: dict[tuple[str, int], int] = {}
@@ -126,6 +133,7 @@ class Writer:
                 self.write_scope(unit.scope, values)
             else:
                 self.write_unit(unit, values, inside)
+        self.masks.name_rest(lambda name: self.factory.unique(name, self.level(inside)))
         return [values[ref] for ref in fetches]
 
     def units(self, inside: str) -> dict[str, Unit]:
@@ -155,19 +163,38 @@ class Writer:
         """Call a layer or an operation on its inputs."""
         nodes = [self.graph.nodes[name] for name in unit.nodes]
         use = Use(nodes[0], nodes[1] if len(nodes) > 1 else None)
-        level = self.graph.scopes[inside[:-1]].layer if inside else ""
-        layer = self.factory.layer_of(use, level)
+        layer = self.factory.layer_of(use, self.level(inside))
         flattened = use.main.scope != inside[:-1]
         args, kwargs = self.factory.arguments(use.main, layer, lambda index: self.value(use.main, index, values), flattened)
-        try:
-            result = layer(*args, **kwargs)
-        except (ValueError, TypeError) as error:
-            raise UnsupportedModelError(f"node {use.main.name}: Keras does not take it as {type(layer).__name__}: {error}") from error
+        result = self.call(layer, args, kwargs, use.main, inside)
         self.factory.finish(layer)
         self.note_name(use.main.name, layer, inside)
         for index, tensor in enumerate(keras.tree.flatten(result)):
             values[Ref(nodes[-1].name, index)] = tensor
-            self.rename_mask(tensor, level)
+            self.masks.collect(tensor)
+
+    def level(self, inside: str) -> str:
+        """The path of the model that is being written."""
+        return self.graph.scopes[inside[:-1]].layer if inside else ""
+
+    def name_scope(self, inside: str) -> Any:
+        """What Keras puts before the names of a level's variables: a Sequential's name, nothing for other models."""
+        source = self.graph.scopes[inside[:-1]].source if inside else getattr(self.graph.source, "model", None)
+        return keras.name_scope(source.name) if isinstance(source, keras.Sequential) else nullcontext()
+
+    def call(self, layer: Any, args: Any, kwargs: Any, node: Node, inside: str) -> Any:
+        """What a layer or operation gives."""
+        self.masks.known.add(id(layer))
+        if not isinstance(layer, keras.Layer):
+            made = self.masks.claim(layer, args, kwargs)
+            if made is not None:
+                made.name = layer.name
+                return made._inbound_nodes[0].outputs
+        try:
+            with self.name_scope(inside):
+                return layer(*args, **kwargs)
+        except (ValueError, TypeError) as error:
+            raise UnsupportedModelError(f"node {node.name}: Keras does not take it as {type(layer).__name__}: {error}") from error
 
     def note_name(self, name: str, layer: Any, inside: str) -> None:
         number = self.calls.get((inside, id(layer)), 0)
@@ -175,16 +202,6 @@ class Writer:
         new = f"{inside}{layer.name}" + (f"#{number}" if number else "")
         if new != name:
             self.renamed[name] = new
-
-    def rename_mask(self, tensor: Tensor, level: str) -> None:
-        """Keras computes a mask by operations that it names itself; none may take a name that the model has."""
-        mask = getattr(tensor, "_keras_mask", None)
-        if mask is not None and hasattr(mask, "_keras_history"):
-            operation = mask._keras_history.operation
-            if id(operation) not in self.mask_sources and not isinstance(operation, keras.Layer):
-                self.mask_sources.add(id(operation))
-                if operation not in self.factory.layers.values():
-                    operation.name = self.factory.unique(operation.name, level)
 
     def value(self, node: Node, index: int, values: Mapping[Ref, Tensor]) -> Any:
         """An input of a node: a symbolic tensor, or the constant itself."""
@@ -226,9 +243,7 @@ class Writer:
             outputs=again(functional._outputs_struct, functional._outputs, outputs),
             name=scope.source.name,
         )
-        if not scope.source.trainable:
-            model.trainable = False
-        return model
+        return like(scope.source, model)
 
     def named_output(self, tensor: Tensor, name: str, level: str) -> Tensor:
         """Keras names an output after its last layer. Where that layer is gone, an Identity of its name stands at the end."""

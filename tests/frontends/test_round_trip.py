@@ -1,0 +1,33 @@
+"""A model that no pass touches comes out as it went in."""
+
+from __future__ import annotations
+
+import pytest
+
+from keras_models import MODELS, build
+from keras_same import assert_same_model, assert_same_outputs, inputs_for
+from tfpasses.frontends.keras import from_keras, write
+from tfpasses.graph.check import check_shapes, check_structure
+
+NOT_FED = ("optional_and_sparse_inputs",)
+"""What they take is no array."""
+
+NOT_DESCRIBED = ("activation_that_cannot_be_described", "masks_joined", "shared_weightless_layer")
+"""The first one's configuration cannot be had; the others call a shared layer in another order, which makes no difference."""
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_leaves_as_it_came(name):
+    model, notes = build(name), []
+    graph = from_keras(model)
+    check_structure(graph)
+    check_shapes(graph)
+    again, renamed = write(graph, notes.append)
+    assert notes == []
+    assert renamed == {}
+    assert_same_model(again, model, described=name not in NOT_DESCRIBED)
+    assert from_keras(again).digest == graph.digest
+    if name not in NOT_FED:
+        assert_same_outputs(again, model, inputs_for(model), training=False)
+        assert_same_outputs(again, model, inputs_for(model))
+        assert_same_outputs(again, model, inputs_for(model), training=True)
