@@ -1,6 +1,8 @@
 """The worklist: every rule until none fires, each match used at once."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from graphs import chain, graph, node
 from tfpasses.graph import Edit, GraphError, Ref, check_structure
@@ -88,6 +90,29 @@ def test_a_match_is_found_behind_a_long_chain_of_repeated_nodes():
     assert ops(run(chain("A", *["Identity"] * 20, "Top"), above, becomes("below", op("A"), "B")))["n22"] == "Found"
 
 
+def test_a_match_is_found_behind_a_repeated_node_that_has_still_to_take_its_turn():
+    """`last` lets Top have its turn first, then Z, which turns n1 into B, then the identity between the two."""
+
+    def last(m, edit):
+        edit.change(m.root, op="Done")
+        edit.change(edit.nodes["top"], config={"touched": True})
+        edit.change(edit.nodes["z"], op="Go")
+        edit.change(edit.nodes["i"], config={"touched": True})
+
+    def go(m, edit):
+        edit.change(m.root, op="Done")
+        edit.change(edit.nodes["n1"], op="B")
+
+    nodes = [node("n1", "A", "x"), node("i", "Identity", "n1"), node("top", "Top", "i"), node("z", "Z", "x"), node("last", "Last", "z")]
+    rules = [
+        becomes("above", op("Top")(repeated(op("Identity"), op("B"))), "Found"),
+        becomes("never", op("Identity")(op("Never")), "Never"),
+        Rule.of("go", op("Go"), go),
+        Rule.of("last", op("Last"), last),
+    ]
+    assert ops(run(graph(X, *nodes, outputs=["top", "last"]), *rules))["top"] == "Found"
+
+
 def tapped():
     """A whose only other use than Top is by a dead Relu."""
     return graph(X, node("a", "A", "x"), node("top", "Top", "a"), node("dead", "Relu", "a"), outputs=["top"])
@@ -120,7 +145,8 @@ def test_a_match_is_found_that_a_weight_no_longer_shared_makes_possible():
     source = graph(
         X,
         node("a", "my.Dense", "x", params={"kernel": "k"}),
-        node("b", "my.Dense", "x", params={"kernel": "k"}),
+        node("y", "Input"),
+        node("b", "my.Dense", "y", params={"kernel": "k"}),
         node("dead", "Relu", "b"),
         outputs=["a"],
         weights={"k": 1},
@@ -141,6 +167,34 @@ def test_a_rule_that_leaves_its_root_alone_does_not_keep_the_next_rule_from_it()
     seen = []
     note = Rule.of("note", op("A"), lambda m, edit: seen.append(m.root.name))
     assert (ops(run(chain("A"), note, becomes("ab", op("A"), "B"))), seen) == ({"n1": "B"}, ["n1"])
+
+
+@st.composite
+def graphs(draw):
+    nodes = [X]
+    for number in range(draw(st.integers(1, 14))):
+        inputs = draw(st.lists(st.sampled_from([n.name for n in nodes[-4:]]), min_size=1, max_size=2))
+        nodes.append(node(f"n{number}", draw(st.sampled_from(["A", "B", "C", "Identity", "Identity"])), *inputs))
+    return graph(*nodes, outputs=draw(st.lists(st.sampled_from([n.name for n in nodes]), min_size=1, max_size=2)))
+
+
+UNUSED = op("A", "B", "C", "Identity").when("it is used", lambda n, g: not g.users.get(n.name) and not g.output_uses.get(n.name))
+RULES = [
+    Rule.of("unused", UNUSED, lambda m, edit: edit.remove(m.root)),
+    Rule.of("pair", roots(op("A")(anything()["v"]), op("B")(anything()["v"])), lambda m, edit: (edit.change(m.root, op="C"), None)[-1]),
+    becomes("behind", op("B")(repeated(op("Identity"), op("C").only_use())), "D"),
+    becomes("deep", op("C")(op("D")(op("A", "C").only_use())), "Identity"),
+    Rule.of("join", op("C")(op("Identity").only_use()(op("A"))), drop),
+    becomes("late", op("Identity")(op("C").only_use()), "A"),
+]
+
+
+@settings(max_examples=200, deadline=None)
+@given(graphs(), st.permutations(RULES))
+def test_no_rule_matches_anywhere_once_the_worklist_is_empty(graph, rules):
+    edit = Edit(graph)
+    RuleSet(rules).rewrite(edit)
+    assert [(rule.name, match.root.name) for rule, match in RuleSet(rules).matches(edit)] == []
 
 
 # stale matches
@@ -369,6 +423,27 @@ def test_calls_grow_with_the_graph(rule, name):
 def test_calls_grow_with_a_chain_of_nodes_that_all_leave():
     (few, _), (many, rewrites) = calls(chain(*["Identity"] * 100), DROP), calls(chain(*["Identity"] * 1000), DROP)
     assert (rewrites, many <= 10.1 * few) == (1000, True)
+
+
+def visits(size):
+    """How often the driver asks who uses a node, with a chain of identities that leave, and a pattern that steps over them."""
+
+    class Counting(dict):
+        count = 0
+
+        def get(self, *arguments):
+            Counting.count += 1
+            return super().get(*arguments)
+
+    edit = Edit(chain("Conv", *["Identity"] * size, "BatchNorm"))
+    edit._users = Counting(edit._users)
+    RuleSet([Rule.of("drop", *DROP), Rule.of("fold", *FOLD)]).rewrite(edit)
+    assert ops(edit) == {"n1": "Conv"}
+    return Counting.count
+
+
+def test_the_walk_to_what_may_match_now_grows_with_a_chain_that_a_pattern_steps_over():
+    assert visits(1000) <= 10.1 * visits(100)
 
 
 def hub(size, op_):

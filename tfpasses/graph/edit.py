@@ -14,7 +14,7 @@ import numpy as np
 from tfpasses.graph.errors import GraphError
 from tfpasses.graph.facts import Fact, FactKey
 from tfpasses.graph.graph import Array, Graph, Scope, count_outputs
-from tfpasses.graph.node import Node
+from tfpasses.graph.node import EMPTY, Node
 from tfpasses.graph.order import sort_nodes
 from tfpasses.graph.shapes import infer_shape
 from tfpasses.graph.values import Ref, Spec
@@ -315,16 +315,17 @@ class Edit:
         return self._weight_users
 
     def _touch_weights(self, before: Node | None, after: Node | None) -> None:
-        params = [node.params for node in (before, after) if node]
-        if (len(params) == 2 and params[0] is params[1]) or not any(params):
+        old, new = (node.params if node else EMPTY for node in (before, after))
+        if old is new:
             return
-        old, new = (set(node.params.values()) if node else set() for node in (before, after))
         name = (before or after).name  # type: ignore[union-attr]  # one of the two is a node
+        gone = [key for key in old.values() if key not in new.values()] if old else ()
+        come = [key for key in new.values() if key not in old.values()] if new else ()
         index = self._weight_index()
-        for key in old ^ new:
+        for key in dict.fromkeys((*gone, *come)):
             users = index.get(key, ())
-            index[key] = tuple(user for user in users if user != name) if key in old else (*users, name)
-            if key in old and len(index[key]) <= FEW_USES:
+            index[key] = tuple(user for user in users if user != name) if key in gone else (*users, name)
+            if key in gone and len(index[key]) <= FEW_USES:
                 self._unshared.update(dict.fromkeys(index[key]))
             self._log.append(lambda key=key, users=users: index.__setitem__(key, users))  # type: ignore[misc]
 
@@ -382,11 +383,14 @@ class Edit:
         return tuple([name for name in touched if name in self.nodes])
 
     def _note_scopes(self, touched: list[str]) -> None:
-        """A rewrite with nodes inside and outside a nested model straddles its border."""
-        for path in self.source.scopes:
-            inside = sum(name.startswith(path + "/") for name in touched)
+        """A rewrite with nodes inside and outside a nested model straddles its border; all uses of one model count as inside."""
+        uses: dict[str, list[str]] = {}
+        for path, scope in self.source.scopes.items():
+            uses.setdefault(scope.layer, []).append(path)
+        for paths in uses.values():
+            inside = sum(name.startswith(tuple(f"{path}/" for path in paths)) for name in touched)
             if 0 < inside < len(touched):
-                self._straddled.add(path)
+                self._straddled.update(path for path in paths if any(name.startswith(f"{path}/") for name in touched))
 
     def _follow(self, path: str, scope: Scope, moved: Mapping[Ref, Ref]) -> Scope:
         return attrs.evolve(

@@ -140,10 +140,8 @@ def has_trait(node: Node, trait: str) -> bool:
     entry = VOCABULARY.get(node.op)
     if entry is None:
         return False
-    if trait in entry.traits:
-        return True
     condition = entry.conditional.get(trait)
-    return condition is not None and condition(node)
+    return condition(node) if condition is not None else trait in entry.traits
 
 
 def ops_with_trait(trait: str) -> frozenset[str]:

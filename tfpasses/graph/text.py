@@ -93,6 +93,8 @@ def format_value(value: Any, names: Iterable[str] = ()) -> str:
         return "(" + ",".join(format_value(v, names) for v in value) + ")"
     if isinstance(value, list):
         return "[" + ",".join(format_value(v, names) for v in value) + "]"
+    if isinstance(value, slice):
+        return f"slice({value.start},{value.stop},{value.step})"
     if isinstance(value, np.ndarray):
         return f"array({value.dtype.name}[{','.join(map(str, value.shape))}] {hashlib.blake2b(value.tobytes(), digest_size=6).hexdigest()})"
     if isinstance(value, float):

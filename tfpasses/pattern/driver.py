@@ -102,11 +102,22 @@ class RuleSet:
         work = [node.name for node in nodes.values() if node.op in table]
         work.reverse()
         waiting = set(work)
+        owed: set[str] = set()
         declined: Declined = {}
+
+        def push(names: list[str]) -> None:
+            new = [name for name in reversed(names) if name not in waiting]
+            waiting.update(new)
+            work.extend(new)
+
         budget = 16 * len(nodes) + 1024
         while work:
             name = work.pop()
             waiting.discard(name)
+            if name in owed:
+                owed.discard(name)
+                if name in nodes:
+                    push([other for other in self._downstream([name], edit, waiting, owed) if other != name])
             node = nodes.get(name)
             if node is None or (dispatch := table.get(node.op)) is None:  # removed, or changed, since it was put here
                 continue
@@ -121,10 +132,7 @@ class RuleSet:
                 on_rewrite(rewrite)
                 if len(edit.journal) > budget:
                     raise RewriteLoopError(f"{edit.made_by}: after {budget} rewrites the rules still fire, last {rewrite.rule} at {name}")
-                for other in reversed(self._downstream(rewrite.touched, edit)):
-                    if other not in waiting:
-                        waiting.add(other)
-                        work.append(other)
+                push(self._downstream(rewrite.touched, edit, waiting, owed))
                 if name in waiting or nodes.get(name) is not node:
                     break
                 fired = candidate.rule  # it left its root alone: the other rules have their turn there
@@ -154,18 +162,20 @@ class RuleSet:
         declined.pop((rule.name, match.root.name), None)
         return edit.commit(rule.name, match.root.name)
 
-    def _downstream(self, touched: Iterable[str], edit: Edit) -> list[str]:
+    def _downstream(self, touched: Iterable[str], edit: Edit, waiting: set[str], owed: set[str]) -> list[str]:
         """The possible roots at the touched nodes, or so few uses above them that a pattern reaches down to them."""
-        found = self._above(touched, edit)
+        found = self._above(touched, edit, waiting, owed)
         below = [name for name in found if edit.nodes[name].op in self._further]
         if below:  # a further root of `roots` may be new here: its first root is beside it, down to what they share and up again
             for _ in range(self._reach):
                 below = list(dict.fromkeys(ref.node for name in below for ref in edit.nodes[name].inputs))
-                found |= self._above(below, edit)
+                found |= self._above(below, edit, waiting, owed)
         return [name for name in found if edit.nodes[name].op in self._table]
 
-    def _above(self, names: Iterable[str], edit: Edit) -> dict[str, None]:
-        """The nodes and what lies above them, as many uses as the highest pattern is high."""
+    def _above(self, names: Iterable[str], edit: Edit, waiting: set[str], owed: set[str]) -> dict[str, None]:
+        """The nodes and what lies above them, as many uses as the highest pattern is high. A repeated wrapper that is waiting anyway is
+        owed this walk when its turn comes: else a long chain of them would be walked to its end for each of them.
+        """
         found: dict[str, None] = {}
         front = list(names)
         for _ in range(self._reach + 1):
@@ -175,7 +185,12 @@ class RuleSet:
                     continue
                 found[name] = None
                 node = edit.nodes[name]
-                into = front if node.op in self._wrappers and len(node.inputs) == 1 else beyond
+                into = beyond
+                if node.op in self._wrappers and len(node.inputs) == 1:
+                    if name in waiting:
+                        owed.add(name)
+                        continue
+                    into = front
                 into.extend(user for user, _ in edit.users.get(name, ()))
             front = beyond
         return found

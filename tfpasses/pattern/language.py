@@ -177,7 +177,7 @@ def op(*names: str, trait: str | None = None) -> OpPattern:
     ops = ops_with_trait(trait)
     words = trait.replace("_", " ")
     pattern = OpPattern(ops, f"{'an' if words[0] in 'aeiou' else 'a'} {words} op")
-    if not any(trait in VOCABULARY[name].conditional for name in ops):
+    if all(trait in VOCABULARY[name].traits for name in ops):
         return pattern
     return pattern.when(f"as configured it is not {words}", lambda node, _: has_trait(node, trait))
 
