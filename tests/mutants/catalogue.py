@@ -67,7 +67,7 @@ MUTANTS = (
     Mutant("commutative inputs in one order only", "tfpasses/pattern/compiler.py", "in permutations({node}.inputs):", "in ({node}.inputs,):", PATTERN),
     Mutant("order of passes ignored", "tfpasses/manager/plan.py", "if other.name in item.contract.after}", "if False}", MANAGER),
     Mutant("numeric verification that passes anything", "tfpasses/manager/numeric.py", "return self.error <= self.bound", "return True", MANAGER),
-    Mutant("facts of another model accepted", "tfpasses/graph/facts.py", "    if digest != graph.digest:\n", "    if False:\n", GRAPH),
+    Mutant("facts of another model accepted", "tfpasses/graph/facts_file.py", "    if digest != graph.digest:\n", "    if False:\n", GRAPH),
     Mutant("file written in place", "tfpasses/graph/files.py", "        yield beside\n", "        yield target\n", GRAPH),
     # the frontend
     Mutant("caller's model mutated", "tfpasses/frontends/keras/build.py", "operation = copy.copy(source)", "operation = source", KERAS),

@@ -5,7 +5,8 @@ from tfpasses.graph.diff import diff
 from tfpasses.graph.edit import Edit, Rewrite, follow
 from tfpasses.graph.errors import FactsError, GraphError, ShapeError, TfpassesError, UnsupportedModelError
 from tfpasses.graph.evaluator import Evaluator, Run
-from tfpasses.graph.facts import ChannelStats, Fact, load_facts, save_facts
+from tfpasses.graph.facts import ChannelStats, Fact
+from tfpasses.graph.facts_file import load_facts, save_facts
 from tfpasses.graph.files import WriteError, atomic_write
 from tfpasses.graph.graph import Array, Graph, Scope
 from tfpasses.graph.linear import LinearView
