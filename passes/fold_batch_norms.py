@@ -5,15 +5,21 @@ from __future__ import annotations
 import attrs
 import numpy as np
 
-from tfpasses.graph import Array, ChannelStats, Edit, LinearView, Node, Ref, has_trait
+from tfpasses.graph import Array, ChannelStats, Edit, LinearView, Node, Ref, has_trait, ops_with_trait
 from tfpasses.manager import Contract, Effect, Pass, register, rule
 from tfpasses.passes.fold import Affine, fold_backward
 from tfpasses.pattern import Match, Miss, op, repeated
 
 __all__ = ["FoldBatchNorms"]
 
-INFERENCE_BATCH_NORM = op("BatchNorm").when("it is called with training=True, so it has no fixed scale and shift", lambda node, _: not node.config.get("training"))
-NO_OP = op(trait="inference_identity").only_use()
+INFERENCE_BATCH_NORM = op("BatchNorm").when(
+    "it is called with training=True, so it has no fixed scale and shift", lambda node, _: not node.config.get("training")
+)
+NO_OP = (
+    op(*sorted(ops_with_trait("inference_identity")))
+    .when("it is called with training=True, so it changes its input", lambda node, _: has_trait(node, "inference_identity"))
+    .only_use()
+)
 LINEAR = op(trait="linear").only_use()
 
 
@@ -28,7 +34,8 @@ class FoldBatchNorms(Pass):
     Folds into Conv1D/2D/3D (grouped, dilated), DepthwiseConv, ConvTranspose, SeparableConv (its pointwise kernel) and Dense, also
     through Dropout and Identity. A batch norm stays, with a remark that says why, where the linear layer's value is used elsewhere
     or is an output, where an activation lies between, where a shared kernel's uses would not all fold alike, where it normalises
-    another axis than the channels, where it is called with training=True, or where a weight is not finite.
+    another axis than the channels, where it is called with training=True, where it computes in another dtype, or where a weight
+    is not finite.
 
     Leaves `ChannelStats(beta, |gamma|)` on the folded layer's output.
     """
@@ -43,7 +50,10 @@ class FoldBatchNorms(Pass):
         for name in kernel_sharers(match["linear"], edit):
             bn = batch_norm_after(edit.nodes[name], edit)
             if bn is None:
-                return match.miss(f"{name} shares a weight with {match['linear'].name}, and no batch norm follows it that could fold with this one", edit.nodes[name])
+                return match.miss(
+                    f"{name} shares a weight with {match['linear'].name}, and no batch norm follows it that could fold with this one",
+                    edit.nodes[name],
+                )
             pairs.append((edit.nodes[name], bn))
         affines = [Affine.of(bn, edit) for _, bn in pairs]
         for (linear, bn), affine in zip(pairs, affines, strict=True):
@@ -53,8 +63,10 @@ class FoldBatchNorms(Pass):
             if not np.array_equal(affine.scale, affines[0].scale) or not np.array_equal(affine.shift, affines[0].shift):
                 return match.miss(f"{linear.name} shares a weight with {match['linear'].name}, but {bn.name} scales it in another way", bn)
         folded = fold_backward(LinearView.of(pairs[0][0], edit), affines[0])
-        if not all(np.isfinite(array.astype(np.float64)).all() for array in folded.values()):
-            return match.miss(f"the folded weights of {match['linear'].name} would not be finite in {next(iter(folded.values())).dtype}")
+        dtypes = {edit.spec(Ref(linear.name)).dtype for linear, _ in pairs}
+        for dtype in dtypes:
+            if not all(finite_in(dtype, array) for array in folded.values()):
+                return match.miss(f"the folded weights of {match['linear'].name} would not be finite in {dtype}")
         edit.set_params([linear for linear, _ in pairs], folded)
         edit.note(channels=affines[0].scale.size, **scale_range(affines[0]))
         for (linear, bn), affine in zip(pairs, affines, strict=True):
@@ -87,6 +99,8 @@ def unsuitable(linear: Node, bn: Node, affine: Affine, edit: Edit) -> str:
     rank = len(spec.shape)
     if bn.config["axis"] % rank != view.channel_axis(rank):
         return f"it normalises axis {bn.config['axis']}; the channels of {linear.name} are on axis {view.channel_axis(rank)}"
+    if edit.spec(Ref(bn.name)).dtype != spec.dtype:
+        return f"it computes in {edit.spec(Ref(bn.name)).dtype}, {linear.name} in {spec.dtype}"
     if not affine.finite:
         return "its weights give a scale or shift that is not finite (NaN, infinity, or a negative variance)"
     if not all(finite(array) for array in edit.params(linear).values()):
@@ -98,6 +112,12 @@ def scale_range(affine: Affine) -> dict[str, float]:
     """The smallest and largest scale by magnitude, for the journal."""
     sizes = np.abs(affine.scale)
     return {"min_scale": float(sizes.min()), "max_scale": float(sizes.max())} if sizes.size else {}
+
+
+def finite_in(dtype: str, array: Array) -> bool:
+    """Whether all elements are numbers, as stored and in the dtype that the layer computes in."""
+    with np.errstate(over="ignore"):
+        return finite(array) and (dtype != "float16" or finite(array.astype(np.float16)))
 
 
 def finite(array: Array) -> bool:

@@ -18,9 +18,7 @@ from tfpasses.pattern import RewriteError
 __all__ = ["run_passes"]
 
 
-def run_passes(
-    graph: Graph, pipeline: Pipeline, observers: Sequence[Observer] = (), evaluator: Evaluator | None = None
-) -> Graph:
+def run_passes(graph: Graph, pipeline: Pipeline, observers: Sequence[Observer] = (), evaluator: Evaluator | None = None) -> Graph:
     """Run a pipeline. The graph that goes in is never changed; the one that comes out shares what was not touched.
 
     Raises `PipelineError` before anything runs, `PassError` (with its cause) where a pass raises, and whatever an observer raises.
@@ -44,18 +42,26 @@ def run_pass(item: Pass, graph: Graph, observers: Sequence[Observer], evaluator:
     """One pass on one graph."""
     edit = Edit(graph, made_by=item.name)
 
+    raised: list[Exception] = []
+
     def on_rewrite(rewrite: Rewrite) -> None:
-        for observer in observers:
-            observer.rewritten(item, rewrite)
+        try:
+            for observer in observers:
+                observer.rewritten(item, rewrite)
+        except Exception as error:
+            raised.append(error)
+            raise
 
     try:
         remarks = tuple(item.apply(edit, Context(evaluator, on_rewrite)))
         after = edit.freeze()
-    except RewriteError as error:
-        raise PassError(f"pass {error}") from error
-    except TfpassesError as error:
-        raise PassError(f"pass {item.name}: {error}") from error
     except Exception as error:
+        if error in raised:  # the observer's own, no fault of the pass
+            raise
+        if isinstance(error, RewriteError):
+            raise PassError(f"pass {error}") from error
+        if isinstance(error, TfpassesError):
+            raise PassError(f"pass {item.name}: {error}") from error
         raise PassError(f"pass {item.name} failed after {len(edit.journal)} rewrites: {type(error).__name__}: {error}") from error
     return PassRecord(item, graph, drop_broken_facts(item, graph, after), tuple(edit.journal), remarks)
 

@@ -1,23 +1,25 @@
 """Numeric verification: every rewrite that claims to keep the function is made to prove it.
 
 After a pass, rewrites that touch one another are put together into regions. Each region is run before and after, on the
-values that really cross its border (from one run of the whole graph), against the region before in float64. The bound is
-the design's: the error after is at most `FACTOR` times the error that the region had before, both against float64. Then
-the graph's outputs are compared in the same way. An EXACT pass must give the same bits.
+values that really cross its border (from one run of the whole graph), against the region before in float64. Every element
+may be off by `FACTOR` times what the region's own rounding explains there (see `tfpasses.manager.rounding`). Then the
+graph's outputs are compared: each may be off by `FACTOR` times the largest error that it had before. An EXACT pass must give
+the same bits.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import attrs
 import numpy as np
 
-from tfpasses.graph import Array, Evaluator, Graph, LinearView, Ref, Rewrite, Spec, follow, has_trait
+from tfpasses.graph import Array, Evaluator, Graph, Ref, Rewrite, Spec, follow
 from tfpasses.manager.contract import Effect
 from tfpasses.manager.errors import VerificationError
 from tfpasses.manager.observers import Observer, PassRecord
+from tfpasses.manager.rounding import UNITS, Wide, distance, fan_in, largest, magnitude_graph, measure, smallest, unit, wide
 
 __all__ = ["FACTOR", "NumericCheck", "Verdict", "compare_outputs", "random_inputs"]
 
@@ -27,7 +29,7 @@ DEFAULT_SIZE = 32
 
 @attrs.frozen
 class Verdict:
-    """How far one region, or the whole graph, moved. Errors are the largest absolute ones over all outputs."""
+    """How far one region, or one output, moved: the figures of the element that is the farthest beyond its bound, or the nearest to it."""
 
     pass_name: str
     where: str
@@ -35,7 +37,7 @@ class Verdict:
     error: float
     """After the pass, against the float64 reference."""
     own_error: float
-    """Before the pass, against the same."""
+    """What rounding explains before the pass, against the same."""
     bound: float
 
     @property
@@ -54,6 +56,7 @@ class NumericCheck(Observer):
     verdicts: list[Verdict] = attrs.field(factory=list)
 
     def pass_ended(self, record: PassRecord) -> None:
+        """Verify the pass, if it claims to keep the function and did anything."""
         effect = record.pass_.contract.effect
         if not effect.preserves or not record.journal:
             return
@@ -72,24 +75,42 @@ class Region:
     """A part of the graph before a pass, and what stands for it after."""
 
     roots: tuple[str, ...]
+    names: tuple[str, ...]
+    """Its nodes, in topological order."""
     feeds: tuple[Ref, ...]
     fetches: tuple[Ref, ...]
-    inner: tuple[Ref, ...]
-    """Every value computed in it, for the scale of rounding."""
+
+    @property
+    def where(self) -> str:
+        """The rewrites' roots."""
+        return ", ".join(dict.fromkeys(self.roots))
 
 
-def verify(record: PassRecord, evaluator: Evaluator, inputs: Mapping[str, Array]) -> Iterable[Verdict]:
-    """One verdict a region, and one for the outputs."""
+def verify(record: PassRecord, evaluator: Evaluator, inputs: Mapping[str, Array]) -> Iterator[Verdict]:
+    """One verdict a region, and one an output."""
     before, after = record.before, record.after
     moved = dict(pair for rewrite in record.journal for pair in rewrite.redirects)
     found = [region for region in regions(before, record.journal) if comparable(region, before, after, moved)]
     fed = {Ref(name): array for name, array in inputs.items()}
     border = list(dict.fromkeys(ref for region in found for ref in region.feeds))
     values = dict(zip(border, evaluator.compile(before, list(fed), border)(fed), strict=True)) if border else {}
-    exact = record.pass_.contract.effect is Effect.EXACT
-    everything = Region(("outputs",), tuple(fed), tuple(dict.fromkeys(before.outputs)), ())
-    for region, feeds in [*((region, {ref: values[ref] for ref in region.feeds}) for region in found), (everything, fed)]:
-        yield compare(record.pass_.name, region, before, after, moved, evaluator, feeds, exact)
+    name, exact = record.pass_.name, record.pass_.contract.effect is Effect.EXACT
+    for region in found:
+        feeds = {ref: values[ref] for ref in region.feeds}
+        kept = [ref for ref in region.fetches if follow(ref, moved).node in after.nodes]
+        sources = {follow(ref, moved): array for ref, array in feeds.items()}
+        new = evaluator.compile(after, list(sources), [follow(ref, moved) for ref in kept])(sources)
+        if exact:
+            yield exact_verdict(name, region.where, evaluator.compile(before, list(feeds), kept)(feeds), new)
+        else:
+            yield Verdict(name, region.where, *check_region(region, before, evaluator, feeds, dict(zip(kept, new, strict=True))))
+    if len(after.outputs) != len(before.outputs):
+        raise VerificationError(f"pass {name} left {len(after.outputs)} outputs of {len(before.outputs)}")
+    new = evaluator.compile(after, list(fed), after.outputs)(fed)
+    if exact:
+        yield exact_verdict(name, "outputs", evaluator.compile(before, list(fed), before.outputs)(fed), new)
+    else:
+        yield from (Verdict(name, "outputs", *figures) for figures in check_outputs(before, evaluator, fed, new))
 
 
 def regions(graph: Graph, journal: Sequence[Rewrite]) -> list[Region]:
@@ -104,23 +125,53 @@ def regions(graph: Graph, journal: Sequence[Rewrite]) -> list[Region]:
     for rewrite in journal:
         for name in (*rewrite.made, *rewrite.changed, *rewrite.removed):
             parent[top(name)] = top(rewrite.root)
-    members: dict[str, list[str]] = {}
-    for name in graph.nodes:
-        if name in parent:
+    place = {name: number for number, name in enumerate(graph.nodes)}
+    grown = True
+    while grown:  # what lies between two nodes of a region belongs to it, and so do the regions that this meets
+        members: dict[str, list[str]] = {}
+        for name in sorted(parent.keys() & place.keys(), key=place.__getitem__):
             members.setdefault(top(name), []).append(name)
+        grown = False
+        for names in members.values():
+            for name in between(graph, names, place):
+                grown = True
+                parent[top(name)] = top(names[0])
     roots: dict[str, list[str]] = {}
     for rewrite in journal:
         roots.setdefault(top(rewrite.root), []).append(rewrite.root)
     return [border(graph, names, tuple(roots[key])) for key, names in members.items()]
 
 
+def between(graph: Graph, names: Sequence[str], place: Mapping[str, int]) -> set[str]:
+    """The nodes on paths from one of `names` to another, without these; `place` is each node's in the order."""
+    inside = set(names)
+    first = min(place[name] for name in names)
+    above: set[str] = set()
+    stack = [ref.node for name in names for ref in graph.nodes[name].inputs]
+    while stack:
+        name = stack.pop()
+        if name not in above and name not in inside and place[name] > first:
+            above.add(name)
+            stack.extend(ref.node for ref in graph.nodes[name].inputs)
+    reached = set(inside)
+    for name in sorted(above, key=place.__getitem__):
+        if any(ref.node in reached for ref in graph.nodes[name].inputs):
+            reached.add(name)
+    return reached - inside
+
+
 def border(graph: Graph, names: Sequence[str], roots: tuple[str, ...]) -> Region:
+    """The region of some nodes, with the values that cross its border."""
     inside = set(names)
     feeds = dict.fromkeys(ref for name in names for ref in graph.nodes[name].inputs if ref.node not in inside)
     leaving = {Ref(name, index) for name in names for (user, _), index in graph.users.get(name, {}).items() if user not in inside}
     leaving |= {ref for ref in graph.outputs if ref.node in inside}
-    inner = [Ref(name, index) for name in names for index in range(len(graph.nodes[name].specs))]
-    return Region(roots, tuple(feeds), tuple(ref for ref in inner if ref in leaving), tuple(inner))
+    return Region(roots, tuple(names), tuple(feeds), tuple(ref for ref in values_of(graph, names) if ref in leaving))
+
+
+def values_of(graph: Graph, names: Iterable[str]) -> list[Ref]:
+    """Everything that some nodes compute."""
+    return [Ref(name, index) for name in names for index in range(len(graph.nodes[name].specs))]
 
 
 def comparable(region: Region, before: Graph, after: Graph, moved: Mapping[Ref, Ref]) -> bool:
@@ -132,7 +183,7 @@ def comparable(region: Region, before: Graph, after: Graph, moved: Mapping[Ref, 
     stack = [ref for ref in (follow(ref, moved) for ref in region.fetches) if ref.node in after.nodes]
     if not stack:
         return False
-    limit, seen = 8 * (len(region.inner) + len(region.feeds)) + 64, set(stack)
+    limit, seen = 8 * (len(region.names) + len(region.feeds)) + 64, set(stack)
     while stack:
         ref = stack.pop()
         if ref in fed:
@@ -147,33 +198,94 @@ def comparable(region: Region, before: Graph, after: Graph, moved: Mapping[Ref, 
     return True
 
 
-def compare(
-    pass_name: str,
-    region: Region,
-    before: Graph,
-    after: Graph,
-    moved: Mapping[Ref, Ref],
-    evaluator: Evaluator,
-    feeds: Mapping[Ref, Array],
-    exact: bool,
-) -> Verdict:
-    """Run a region before and after, and in float64."""
-    kept = [ref for ref in region.fetches if follow(ref, moved).node in after.nodes]
-    sources = list(feeds)
-    own = evaluator.compile(before, sources, [*kept, *region.inner])(feeds)
-    new = evaluator.compile(after, [follow(ref, moved) for ref in sources], [follow(ref, moved) for ref in kept])(
-        {follow(ref, moved): array for ref, array in feeds.items()}
-    )
-    reference = own if exact else evaluator.compile(before, sources, kept, "float64")(feeds)
-    error = own_error = bound = 0.0
-    where = ", ".join(dict.fromkeys(region.roots))
-    scale = max((largest(value) for value in own[len(kept) :]), default=0.0)
-    for ref, mine, theirs, truth in zip(kept, own, new, reference, strict=False):
-        own_error, error = max(own_error, distance(mine, truth)), max(error, distance(theirs, truth))
-        bound = max(bound, rounding(before.spec(ref), max(scale, largest(truth)), fan_in(before, region)))
-    if exact:
-        return Verdict(pass_name, where, error, 0.0, 0.0)
-    return Verdict(pass_name, where, error, own_error, FACTOR * max(own_error, bound))
+def check_region(
+    region: Region, before: Graph, evaluator: Evaluator, feeds: Mapping[Ref, Array], new: Mapping[Ref, Array]
+) -> tuple[float, float, float]:
+    """Error, own error and bound at the worst element of a region's outputs, given what they are after the pass.
+
+    Integers are left to the graph's outputs.
+    """
+    inner = [ref for ref in values_of(before, region.names) if unit(before.spec(ref))]
+    scales = magnitudes(before, region, evaluator, feeds, inner)
+    measured = measure(before, region.names, feeds, inner, evaluator, scales, sum(np.size(scale) for scale in scales))
+    specs = [before.spec(ref) for ref in inner]
+    rate = max([*map(unit, specs), *measured.rates], default=0.0)
+    lost = max(map(smallest, specs), default=0.0) * (1 + fan_in(before, region.names) * max(map(largest, feeds.values()), default=0.0))
+    worst = (0.0, 0.0, 0.0)
+    for ref, own, truth, scale in zip(inner, measured.own, measured.truth, scales, strict=True):
+        if ref in new:
+            explained = np.broadcast_to(np.nan_to_num(rate * scale, nan=0.0), np.shape(truth))
+            worst = max(worst, worst_element(new[ref], truth, own, explained, FACTOR * (explained + lost)), key=strain)
+    return worst
+
+
+def magnitudes(before: Graph, region: Region, evaluator: Evaluator, feeds: Mapping[Ref, Array], fetches: Sequence[Ref]) -> list[Wide]:
+    """The magnitude of every value of a region that is fetched."""
+    graph, leaves = magnitude_graph(before, region.names)
+    own = evaluator.compile(before, list(feeds), leaves)(feeds) if leaves else []
+    absolute = {
+        ref: np.abs(wide(array)) if unit(before.spec(ref)) else array for ref, array in [*feeds.items(), *zip(leaves, own, strict=True)]
+    }
+    return [wide(array) for array in evaluator.compile(graph, list(absolute), fetches, "float64")(absolute)]
+
+
+def worst_element(new: Array, truth: Array, own: Array, explained: Wide, allowed: Wide) -> tuple[float, float, float]:
+    """Error, own error and bound where the error is the farthest beyond its bound. Where the original overflowed, or was NaN
+    for another reason that float64 does not share, nothing is asked.
+    """
+    if np.shape(new) != np.shape(truth):
+        return math.inf, 0.0, 0.0
+    x, y = wide(new), wide(truth)
+    agree = (x == y) | (np.isnan(x) & np.isnan(y)) | (~np.isfinite(wide(own)) & np.isfinite(y))
+    error = np.zeros(x.shape)
+    np.subtract(x, y, out=error, where=~agree)
+    error = np.nan_to_num(np.abs(error), nan=math.inf)
+    if not error.size:
+        return 0.0, 0.0, 0.0
+    with np.errstate(divide="ignore"):
+        place = np.argmax(np.where(error > 0, error / allowed, 0.0))
+    return float(error.flat[place]), float(explained.flat[place]), float(allowed.flat[place])
+
+
+def strain(figures: tuple[float, float, float]) -> float:
+    """The error in proportion to its bound."""
+    error, _, bound = figures
+    return error / bound if bound else math.inf if error else 0.0
+
+
+def check_outputs(
+    before: Graph, evaluator: Evaluator, inputs: Mapping[Ref, Array], new: Sequence[Array]
+) -> Iterator[tuple[float, float, float]]:
+    """Error, own error and bound of every graph output, given what they are after the pass: largest errors over the output."""
+    names = list(before.nodes)
+    batch = max((np.shape(array)[0] for array in inputs.values() if np.ndim(array)), default=1)
+    sizes = [math.prod(batch if d is None else d for d in before.spec(ref).shape) for ref in before.outputs]
+    measured = measure(before, names, inputs, before.outputs, evaluator, [1.0] * len(sizes), min(sizes, default=1))
+    for ref, array, own, truth, rate in zip(before.outputs, new, measured.own, measured.truth, measured.rates, strict=True):
+        if not unit(before.spec(ref)):
+            yield distance(array, own), 0.0, 0.0
+            continue
+        explained = np.full(np.shape(truth), max(rate, unit(before.spec(ref)) * largest(truth)))
+        yield worst_element(array, truth, own, explained, FACTOR * explained)
+
+
+def exact_verdict(name: str, where: str, own: Sequence[Array], new: Sequence[Array]) -> Verdict:
+    """Whether an EXACT pass kept every bit, NaNs apart, which are all alike; the error is infinite where numbers cannot tell."""
+    differing = [distance(a, b) or math.inf for a, b in zip(own, new, strict=True) if not same_bits(a, b)]
+    return Verdict(name, where, max(differing, default=0.0), 0.0, 0.0)
+
+
+def same_bits(a: Array, b: Array) -> bool:
+    """Whether two arrays are equal in dtype, shape and bits, one NaN being like another."""
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    if a.dtype == object:
+        return bool(np.array_equal(a, b))
+    if a.tobytes() == b.tobytes() or a.dtype.name not in UNITS:
+        return a.tobytes() == b.tobytes()
+    x, y = wide(a), wide(b)
+    signs = np.signbit(x) == np.signbit(y)
+    return bool(np.all((x == y) & signs | np.isnan(x) & np.isnan(y)))
 
 
 def compare_outputs(
@@ -191,7 +303,7 @@ def compare_outputs(
             allowed = tolerance * scale
         else:
             exact = truth[number] if truth is not None else x
-            terms = fan_in(graph, Region((), (), (), ()))
+            terms = fan_in(graph, list(graph.nodes))
             allowed = (FACTOR + 1) * max(distance(x, exact), rounding(graph.spec(ref), scale, terms))
         finite = np.isfinite(x) & np.isfinite(y)
         mean = float(np.mean(np.abs(x - y), where=finite)) if finite.any() else 0.0
@@ -202,37 +314,11 @@ def rounding(spec: Spec, scale: float, terms: int) -> float:
     """The least error that a computation at this scale must be granted: the rounding of one result. Where the values are
     float64 already there is no better reference, so it is the expected error of a sum of `terms` rounded terms.
     """
-    if spec.dtype == "float64":
-        return float(np.finfo(np.float64).eps) * scale * math.sqrt(terms + 1)
-    unit = {"float16": 2.0**-11, "bfloat16": 2.0**-8}.get(spec.dtype, 2.0**-24)
-    return unit * scale
-
-
-def fan_in(graph: Graph, region: Region) -> int:
-    """The most terms that an output of a linear node in the region sums up."""
-    nodes = [graph.nodes[ref.node] for ref in region.inner] or list(graph.nodes.values())
-    views = [LinearView.of(node, graph) for node in nodes if has_trait(node, "linear")]
-    return max((view.kernel.size // max(view.out_channels, 1) for view in views), default=1)
-
-
-def distance(a: Array, b: Array) -> float:
-    """Largest absolute difference; infinite where one has a NaN or infinity that the other has not."""
-    x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if x.shape != y.shape:
-        return math.inf
-    strange = ~(np.isfinite(x) & np.isfinite(y))
-    if strange.any() and not np.array_equal(x[strange], y[strange], equal_nan=True):
-        return math.inf
-    return float(np.max(np.abs(x - y), where=~strange, initial=0.0))
-
-
-def largest(value: Array) -> float:
-    array = np.abs(np.asarray(value, np.float64))
-    return float(np.max(array, where=np.isfinite(array), initial=0.0))
+    return unit(spec) * scale * (math.sqrt(4 * terms + 4) if spec.dtype == "float64" else 1.0)
 
 
 def random_inputs(graph: Graph, seed: int = 0, batch: int = 2) -> dict[str, Array]:
-    """Seeded inputs by input name: standard normal floats, zeros and ones for integers and booleans.
+    """Seeded inputs by input name: standard normal floats, zeros and ones for integers and booleans, two words for strings.
 
     An unknown batch dimension becomes `batch`, any other unknown dimension 32.
     """
@@ -244,5 +330,8 @@ def random_inputs(graph: Graph, seed: int = 0, batch: int = 2) -> dict[str, Arra
         if "float" in spec.dtype:
             inputs[name] = generator.standard_normal(shape).astype(np.float32 if spec.dtype in ("float16", "bfloat16") else spec.dtype)
         else:
-            inputs[name] = generator.integers(0, 2, shape).astype("bool" if spec.dtype == "bool" else "int64" if "int" in spec.dtype else spec.dtype)
+            whole = generator.integers(0, 2, shape)
+            inputs[name] = (
+                whole.astype("bool" if spec.dtype == "bool" else "int64") if spec.dtype != "string" else np.array(["", "a"])[whole]
+            )
     return inputs

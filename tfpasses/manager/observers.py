@@ -52,9 +52,11 @@ class Timing(Observer):
     _start: float = 0.0
 
     def pass_started(self, pass_: Pass, graph: Graph) -> None:
+        """Start the clock."""
         self._start = time.perf_counter()
 
     def pass_ended(self, record: PassRecord) -> None:
+        """Stop the clock."""
         self.seconds.append((record.pass_.name, time.perf_counter() - self._start))
 
 
@@ -65,6 +67,7 @@ class RemarkLog(Observer):
     remarks: list[Remark] = attrs.field(factory=list)
 
     def pass_ended(self, record: PassRecord) -> None:
+        """Keep the remarks."""
         self.remarks.extend(record.remarks)
 
 
@@ -75,6 +78,7 @@ class Journal(Observer):
     records: list[PassRecord] = attrs.field(factory=list)
 
     def pass_ended(self, record: PassRecord) -> None:
+        """Keep the record."""
         self.records.append(record)
 
 
@@ -82,6 +86,7 @@ class StructureCheck(Observer):
     """After each pass: is the graph well-formed?"""
 
     def pass_ended(self, record: PassRecord) -> None:
+        """Raise `VerificationError` where it is not."""
         try:
             check_structure(record.after)
         except ValueError as error:
@@ -92,6 +97,7 @@ class ShapeCheck(Observer):
     """After each pass: does every node have the shape that its operation gives?"""
 
     def pass_ended(self, record: PassRecord) -> None:
+        """Raise `VerificationError` where one does not."""
         try:
             check_shapes(record.after, record.before)
         except ValueError as error:

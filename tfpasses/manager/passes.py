@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, ClassVar
 
@@ -66,7 +66,7 @@ class Pass:
             methods.update({name: method for name, method in vars(cls).items() if hasattr(method, RULE)})
         return tuple(Rule(name, getattr(method, RULE), partial(method, self)) for name, method in methods.items())
 
-    def apply(self, edit: Edit, context: Context) -> Iterator[Remark]:
+    def apply(self, edit: Edit, context: Context) -> Iterable[Remark]:
         """Rewrite the graph; give the remarks: a near miss at every node that a rule might have fired at and did not."""
         rules = RuleSet(self.rules)
         declined = rules.rewrite(edit, context.on_rewrite)

@@ -1,6 +1,6 @@
 """Pipelines as text, which round-trips: `Pipeline.parse(str(p)) == p`. The same thing as TOML, for files.
 
-    fold-batch-norms,cross-layer-scaling{sweeps=20 relu6=clip only="a,b c,d"}
+fold-batch-norms,cross-layer-scaling{sweeps=20 relu6=clip only="a,b c,d"}
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import tomllib
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import attrs
 
@@ -25,14 +26,21 @@ NAME = r"[A-Za-z_][\w.-]*"
 ITEM = re.compile(rf"\s*(?P<name>{NAME})\s*(?P<brace>\{{)?")
 OPTION = re.compile(rf'\s*(?P<key>{NAME})\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^\s{{}}",=]+))')
 CLOSE, COMMA = re.compile(r"\s*\}"), re.compile(r"\s*(?:,|$)")
+NONE = "none"
+Options = dict[str, str | None]
+"""Option -> its text; None for the bare word `none`."""
 BARE = re.compile(r'[^\s{}",=\\]+')
+
+
+def _as_tuple(passes: Iterable[Pass]) -> tuple[Pass, ...]:
+    return tuple(passes)
 
 
 @attrs.frozen
 class Pipeline:
     """Passes in the order of writing."""
 
-    passes: tuple[Pass, ...] = attrs.field(converter=tuple)
+    passes: tuple[Pass, ...] = attrs.field(converter=_as_tuple)
 
     @classmethod
     def of(cls, value: Pipeline | Pass | str | Iterable[Pass]) -> Pipeline:
@@ -46,17 +54,19 @@ class Pipeline:
     @classmethod
     def parse(cls, text: str) -> Pipeline:
         """Read the text form. Raises `PipelineError` with the column for bad grammar, with name, type and default for a bad option."""
-        passes, position = [], 0
+        passes: list[Pass] = []
+        position = 0
         while True:
             item = ITEM.match(text, position)
             if item is None:
-                raise PipelineError(f"pipeline {text!r}: a pass name is expected at column {position + 1}")
-            position, options = item.end(), {}
+                raise PipelineError(f"pipeline {text!r}: a pass name is expected at column {_column(text, position)}")
+            position = item.end()
+            options: Options = {}
             if item["brace"]:
                 options, position = _options(text, position)
             end = COMMA.match(text, position)
             if end is None:
-                raise PipelineError(f"pipeline {text!r}: a comma or the end is expected at column {position + 1}")
+                raise PipelineError(f"pipeline {text!r}: a comma or the end is expected at column {_column(text, position)}")
             passes.append(_build(item["name"], options))
             position = end.end()
             if not end[0].strip():
@@ -89,27 +99,33 @@ def options_of(cls: type[Pass]) -> Mapping[str, tuple[Any, Any]]:
 def type_name(kind: Any) -> str:
     """An option's type, as a user reads it: `int`, `a|b|c`, `float, optional`."""
     if typing.get_origin(kind) is Literal:
-        return "|".join(map(str, typing.get_args(kind)))
+        return "|".join(map(_plain, typing.get_args(kind)))
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         return " or ".join(type_name(part) for part in typing.get_args(kind) if part is not types.NoneType) + ", optional"
     return str(getattr(kind, "__name__", kind))
 
 
-def _options(text: str, position: int) -> tuple[dict[str, str], int]:
-    options: dict[str, str] = {}
+def _column(text: str, position: int) -> int:
+    """The column, counted from 1, of the next thing that is no space."""
+    return len(text) - len(text[position:].lstrip()) + 1
+
+
+def _options(text: str, position: int) -> tuple[Options, int]:
+    options: Options = {}
     while (close := CLOSE.match(text, position)) is None:
         option = OPTION.match(text, position)
         if option is None:
-            raise PipelineError(f"pipeline {text!r}: key=value or a closing brace is expected at column {position + 1}")
+            raise PipelineError(f"pipeline {text!r}: key=value or a closing brace is expected at column {_column(text, position)}")
         if option["key"] in options:
             raise PipelineError(f"pipeline {text!r}: option {option['key']} is given twice")
         quoted = option["quoted"]
-        options[option["key"]] = option["bare"] if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+        bare = None if option["bare"] == NONE else option["bare"]
+        options[option["key"]] = bare if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
         position = option.end()
     return options, close.end()
 
 
-def _build(name: str, options: Mapping[str, str]) -> Pass:
+def _build(name: str, options: Options) -> Pass:
     cls = find_pass(name)
     known = options_of(cls)
     values = {}
@@ -120,7 +136,9 @@ def _build(name: str, options: Mapping[str, str]) -> Pass:
         try:
             values[key.replace("-", "_")] = _value(text, kind)
         except ValueError:
-            raise PipelineError(f"pass {name}, option {key}: {text!r} is not {type_name(kind)} (default {_plain(default)})") from None
+            raise PipelineError(
+                f"pass {name}, option {key}: {NONE if text is None else text!r} is not {type_name(kind)} (default {_plain(default)})"
+            ) from None
     missing = [key for key, (_, default) in known.items() if default is attrs.NOTHING and key not in options]
     if missing:
         raise PipelineError(f"pass {name} needs option {missing[0]} ({type_name(known[missing[0]][0])})")
@@ -130,17 +148,26 @@ def _build(name: str, options: Mapping[str, str]) -> Pass:
         raise PipelineError(f"pass {name}: {error}") from error
 
 
-def _value(text: str, kind: Any) -> Any:
-    """A text as a value of a type; `ValueError` where it is none."""
+def _value(text: str | None, kind: Any) -> Any:
+    """A text as a value of a type, the first that takes it of several; `ValueError` where it is none.
+
+    The bare word `none`, which comes as None, is None for an optional type and a text like others for any other.
+    """
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        parts = typing.get_args(kind)
+        if types.NoneType in parts and text is None:
+            return None
+        for part in parts:
+            if part is not types.NoneType:
+                with suppress(ValueError):
+                    return _value(text, part)
+        return None if types.NoneType in parts and text == NONE else _refuse()
+    text = NONE if text is None else text
     if typing.get_origin(kind) is Literal:
         for choice in typing.get_args(kind):
-            if text == str(choice):
+            if text == _plain(choice):
                 return choice
-        raise ValueError
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        for part in typing.get_args(kind):
-            if part is not types.NoneType:
-                return _value(text, part)
+        _refuse()
     if kind is bool:
         return {"true": True, "false": False}[text] if text in ("true", "false") else _refuse()
     if kind in (int, float, str):
@@ -148,13 +175,13 @@ def _value(text: str, kind: Any) -> Any:
     raise PipelineError(f"options of type {kind} cannot be written in a pipeline")
 
 
-def _refuse() -> bool:
+def _refuse() -> NoReturn:
     raise ValueError
 
 
 def _plain(value: Any) -> str:
-    if value is attrs.NOTHING:
-        return "none"
+    if value is attrs.NOTHING or value is None:
+        return NONE
     return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
 
 
@@ -166,9 +193,10 @@ def _format(item: Pass) -> str:
     options = []
     for key, (_, default) in options_of(type(item)).items():
         value = getattr(item, key.replace("-", "_"))
-        if value is not None and value != default:
+        if value != default:
             text = repr(value) if isinstance(value, float) else _plain(value)
-            options.append(f"{key}={text if BARE.fullmatch(text) else _quote(text)}")
+            bare = BARE.fullmatch(text) and (value is None or text != NONE)
+            options.append(f"{key}={text if bare else _quote(text)}")
     return item.name + (f"{{{' '.join(options)}}}" if options else "")
 
 

@@ -37,7 +37,8 @@ def _edges(passes: Sequence[Pass], graph: Graph) -> list[set[int]]:
     """For every pass, the numbers of those that must go before it."""
     before: list[set[int]] = [set() for _ in passes]
     for number, item in enumerate(passes):
-        before[number] |= {i for i, other in enumerate(passes) if other.name in item.contract.after}
+        for name in item.contract.after:
+            before[number] |= _first_named(name, number, passes)
         for need in item.contract.requires:
             providers = [i for i, other in enumerate(passes) if need in other.contract.provides and i != number]
             earlier = [i for i in providers if i < number]
@@ -46,6 +47,12 @@ def _edges(passes: Sequence[Pass], graph: Graph) -> list[set[int]]:
             elif providers and not fulfilled(need, graph):
                 before[number].add(providers[0])
     return before
+
+
+def _first_named(name: str, number: int, passes: Sequence[Pass]) -> set[int]:
+    """The passes of that name written before pass `number`; where there are none, the first one written after it."""
+    named = [i for i, other in enumerate(passes) if other.name == name and i != number]
+    return {i for i in named if i < number} or set(named[:1])
 
 
 def _sort(passes: Sequence[Pass], before: list[set[int]]) -> list[int]:

@@ -10,8 +10,6 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TypeVar
 
-import attrs
-
 from tfpasses.manager.contract import Contract
 from tfpasses.manager.errors import RegistryError
 from tfpasses.manager.passes import Pass
@@ -26,14 +24,20 @@ _registered: dict[str, type[Pass]] = {}
 
 def register(cls: P) -> P:
     """Make a pass known by its name. Raises `RegistryError` where the class is no complete pass, or its name is taken by another."""
-    name = getattr(cls, "name", None)
-    if not isinstance(name, str) or not isinstance(getattr(cls, "contract", None), Contract) or not attrs.has(cls):
-        raise RegistryError(f"{cls.__qualname__}: a pass is an attrs class with a `name` and a `contract`")
+    if not is_pass(cls):
+        raise RegistryError(f"{_origin(cls)}: a pass is a subclass of Pass, an attrs class with a `name` and a `contract`")
+    name = cls.name
     other = _registered.get(name)
     if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
         raise RegistryError(f"two passes are named {name}: {_origin(other)} and {_origin(cls)}; rename one")
     _registered[name] = cls
     return cls
+
+
+def is_pass(cls: object) -> bool:
+    """Whether something is a complete pass class."""
+    whole = isinstance(cls, type) and issubclass(cls, Pass) and "__attrs_attrs__" in vars(cls)
+    return whole and isinstance(getattr(cls, "name", None), str) and isinstance(getattr(cls, "contract", None), Contract)
 
 
 def pass_names() -> list[str]:
@@ -52,13 +56,21 @@ def find_pass(name: str) -> type[Pass]:
         return _registered[name]
     try:
         cls: type[Pass] = entry.load()
-    except (ImportError, AttributeError) as error:
-        raise RegistryError(f"pass {name} of distribution {_distribution(entry)} cannot be imported: {error}") from error
+    except Exception as error:  # another's module may raise anything
+        raise RegistryError(
+            f"pass {name} of distribution {_distribution(entry)} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    if not is_pass(cls):
+        raise RegistryError(
+            f"entry point {name} of distribution {_distribution(entry)}: {entry.value} is no pass with a `name` and a `contract`"
+        )
     other = _registered.get(name, cls)
     if other is not cls:
-        raise RegistryError(f"two passes are named {name}: {_origin(other)} and {entry.value} of distribution {_distribution(entry)}; rename one")
-    if getattr(cls, "name", None) != name:
-        raise RegistryError(f"entry point {name} of distribution {_distribution(entry)} leads to a pass named {getattr(cls, 'name', None)}")
+        raise RegistryError(
+            f"two passes are named {name}: {_origin(other)} and {entry.value} of distribution {_distribution(entry)}; rename one"
+        )
+    if cls.name != name:
+        raise RegistryError(f"entry point {name} of distribution {_distribution(entry)} leads to a pass named {cls.name}")
     return cls
 
 
@@ -91,5 +103,3 @@ def _distribution(entry: EntryPoint) -> str:
 
 def _origin(cls: type) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
-
-
