@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfpasses.api import Result, from_keras, load, run, save
+    from tfpasses.api import Result, compare_models, from_keras, load, run, save
     from tfpasses.graph import Graph, TfpassesError, diff
     from tfpasses.manager import Contract, Effect, Pass, Pipeline, register, rule
 
@@ -24,6 +24,7 @@ __all__ = [
     "Pipeline",
     "Result",
     "TfpassesError",
+    "compare_models",
     "diff",
     "from_keras",
     "load",
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 _HOME = {
-    **dict.fromkeys(("Result", "from_keras", "load", "run", "save"), "tfpasses.api"),
+    **dict.fromkeys(("Result", "compare_models", "from_keras", "load", "run", "save"), "tfpasses.api"),
     **dict.fromkeys(("Graph", "TfpassesError", "diff"), "tfpasses.graph"),
     **dict.fromkeys(("Contract", "Effect", "Pass", "Pipeline", "register", "rule"), "tfpasses.manager"),
 }

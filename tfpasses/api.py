@@ -104,7 +104,7 @@ def load(path: str | Path, facts: str | Path | None = None) -> Graph:
 def read_data(path: str | Path) -> Mapping[str, Array]:
     """The arrays of an `.npz` file by name. Raises `DataError`, one line, for anything else."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None

@@ -45,7 +45,11 @@ def save_model(model: Any, path: str | Path) -> None:
     file = Path(path)
     if file.suffix not in SUFFIXES:
         raise UnsupportedModelError(f"{file}: models are written as .keras or .h5; give the name one of these endings")
-    if file.suffix != ".keras":
+    if file.suffix == ".keras":
+        shared = layer_of_two_models(model)
+        if shared:
+            raise UnsupportedModelError(f"{file}: Keras cannot load {shared} back from .keras; write a .h5 file")
+    else:
         operations = [
             operation.name for part in nested_models(model) for operation in part.operations if not isinstance(operation, keras.Layer)
         ]
@@ -58,6 +62,17 @@ def save_model(model: Any, path: str | Path) -> None:
             model.save(beside)
         except (TypeError, ValueError, NotImplementedError) as error:
             raise UnsupportedModelError(f"{file}: Keras cannot save this model: {one_line(error)}") from error
+
+
+def layer_of_two_models(model: Any) -> str:
+    """A layer with weights that lies in two of the models, and those, in words; empty where there is none."""
+    holders: dict[int, Any] = {}
+    for part in {id(part): part for part in nested_models(model)}.values():
+        for layer in part.layers:
+            holder = holders.setdefault(id(layer), part)
+            if holder is not part and layer.weights:
+                return f"layer {layer.name}, which lies in two models ({holder.name} and {part.name}),"
+    return ""
 
 
 def nested_models(model: Any) -> list[Any]:
@@ -74,7 +89,9 @@ def reason(error: Exception) -> str:
     text = one_line(error)
     if "Lambda" in text and ("unsafe" in text or "arbitrary code" in text):
         return "it holds a Lambda layer, whose Python code is not run from a file; load it yourself with safe_mode=False and pass the model"
-    missing = re.search(r"Could not locate (?:class|function) '([^']+)'|Unknown (?:layer|object|class): '?([\w>]+)", text)
+    if "No model config found" in text:
+        return "it holds weights without a model; load them into the model and save that, with model.save(..)"
+    missing = re.search(r"Could not locate (?:class|function) '([^']+)'|Unknown (?:layer|object|class): '?([\w>]+)", str(error))
     if missing:
         name = missing[1] or missing[2]
         remedy = "register it with @keras.saving.register_keras_serializable(), or load it yourself and pass the model"
