@@ -124,10 +124,11 @@ def save(what: Any, path: str | Path, facts: str | Path | None = None) -> None:
     model = what.model if isinstance(what, Result) else what
     if isinstance(model, Graph):
         model, names = frontend.write(model)
+    written = frontend.from_keras(model)
     frontend.save_model(model, path)
     if facts is not None:
         known = {} if graph is None else graph.facts
-        save_facts(facts, attrs.evolve(frontend.from_keras(model), facts=rename_facts(known, names)))
+        save_facts(facts, attrs.evolve(written, facts=rename_facts(known, names)))
 
 
 def rename_facts(facts: Mapping[tuple[Ref, str], Fact], names: Mapping[str, str]) -> dict[tuple[Ref, str], Fact]:

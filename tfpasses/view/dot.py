@@ -32,6 +32,9 @@ PLAIN: Mapping[str, object] = {
 }
 """The configuration that is shown, each with the value that goes without saying."""
 
+ENTITIES = {ord(sign): f"&#{ord(sign)};" for sign in '&:"<%\\'}
+"""Signs that mean something in a Graphviz name or at its beginning."""
+
 
 class DotMissingError(TfpassesError, RuntimeError):
     """Graphviz's program is not installed."""
@@ -40,7 +43,7 @@ class DotMissingError(TfpassesError, RuntimeError):
 def to_dot(graph: Graph) -> str:
     """The graph in Graphviz's language: a box a node, nested models as clusters, what a pass made or changed in red."""
     drawing = graphviz.Digraph(
-        graphviz.escape(graph.name), node_attr={"shape": "box", "style": "filled,rounded", "fontname": FONT, "fontsize": "11"}
+        quoted(graph.name), node_attr={"shape": "box", "style": "filled,rounded", "fontname": FONT, "fontsize": "11"}
     )
     drawing.attr("graph", fontname=FONT, ranksep="0.35", nodesep="0.3")
     drawing.attr("edge", fontname=FONT, fontsize="8", fontcolor="#555555", color="#777777", arrowsize="0.7")
@@ -132,8 +135,8 @@ def colour(node: Node) -> str:
 
 
 def quoted(name: str) -> str:
-    """A text that Graphviz takes for neither a port, nor markup, nor an escape."""
-    return str(graphviz.nohtml(str(graphviz.escape(name.replace("&", "&amp;"))).replace(":", "&#58;")))
+    """A text that Graphviz takes for neither a port, nor markup, nor an escape, nor a name of its own."""
+    return name.translate(ENTITIES)
 
 
 def text(value: str) -> str:
