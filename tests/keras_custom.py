@@ -5,7 +5,20 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-__all__ = ["Block", "Halved", "Ones", "OrZero", "Scale", "SequentialTrainer", "Small", "Trainer", "WithoutConfig", "by_hand", "squash"]
+__all__ = [
+    "Block",
+    "Forgetful",
+    "Halved",
+    "Ones",
+    "OrZero",
+    "Scale",
+    "SequentialTrainer",
+    "Small",
+    "Trainer",
+    "WithoutConfig",
+    "by_hand",
+    "squash",
+]
 
 
 def squash(x):

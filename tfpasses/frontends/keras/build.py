@@ -99,6 +99,10 @@ class LayerFactory:
         path = node.name
         if node.owner is not None:
             path = node.owner.layer + (f".{node.owner.part}" if node.owner.part else "")
+        return self.local_name(path, level)
+
+    def local_name(self, path: str, level: str) -> str:
+        """A layer's or nested model's name in the model at `level`, from its path."""
         prefix = f"{level}/" if level else ""
         local = path.removeprefix(prefix) if path.startswith(prefix) else path.rpartition("/")[2]
         return self.unique(local.replace("/", "."), level)
@@ -153,13 +157,16 @@ class LayerFactory:
         if kind is not None:
             rank = len(self.graph.spec(node.inputs[0]).shape)
             config = {"name": name, "dtype": node.specs[0].dtype, **kind.write(node, params)}
-            return self.with_weights(kind.layer_class(rank - 2), config, kind, params, None)
+            try:
+                return self.with_weights(kind.layer_class(rank - 2), config, kind, params, None)
+            except (TypeError, ValueError) as error:
+                raise no_layer_for(node) from error
         if node.op == "Dropout":
             return keras.layers.Dropout(0.0, name=name)
         for function, (op, config) in ACTIVATIONS.items():
             if op == node.op and config == dict(node.config):
                 return keras.layers.Activation(function, name=name, dtype=node.specs[0].dtype)
-        raise UnsupportedModelError(f"node {node.name}: Keras has no layer for a new {node.op} node with {format_value(dict(node.config))}")
+        raise no_layer_for(node)
 
     def with_weights(self, cls: type, config: dict[str, Any], kind: Kind, params: Mapping[str, Array], source: Any) -> Any:
         """Construct a layer whose variables are born with their values; afterwards its initializers are what they were."""
@@ -203,6 +210,10 @@ class LayerFactory:
         if training is not None and (flattened or node.owner is None) and kwargs.get("training") != training:
             kwargs["training"] = training
         return args, kwargs
+
+
+def no_layer_for(node: Node) -> UnsupportedModelError:
+    return UnsupportedModelError(f"node {node.name}: Keras has no layer for a new {node.op} node with {format_value(dict(node.config))}")
 
 
 def merged_activations(graph: Graph) -> dict[str, str]:

@@ -84,19 +84,26 @@ def nested_models(model: Any) -> list[Any]:
     return models
 
 
+MISSING = re.compile(
+    r"Could not locate (?:class|function) '(\w+)'|Unknown (?:layer|object|class): '?(\w+)"
+    r"|Could not interpret \w+ identifier: (?:\{[^{}]*?'class_name': '(\w+)'|'?(\w+))"
+)
+"""How Keras says that it does not know a class or function."""
+
+
 def reason(error: Exception) -> str:
     """What a failure to load means, and what to do."""
-    text = one_line(error)
+    text = str(error)
     if "Lambda" in text and ("unsafe" in text or "arbitrary code" in text):
         return "it holds a Lambda layer, whose Python code is not run from a file; load it yourself with safe_mode=False and pass the model"
     if "No model config found" in text:
         return "it holds weights without a model; load them into the model and save that, with model.save(..)"
-    missing = re.search(r"Could not locate (?:class|function) '([^']+)'|Unknown (?:layer|object|class): '?([\w>]+)", str(error))
+    missing = MISSING.search(text)
     if missing:
-        name = missing[1] or missing[2]
+        name = next(filter(None, missing.groups()))
         remedy = "register it with @keras.saving.register_keras_serializable(), or load it yourself and pass the model"
         return f"it needs the custom object {name}; {remedy}"
-    return f"cannot be loaded, it may be corrupted: {text}"
+    return f"cannot be loaded, it may be corrupted: {one_line(error)}"
 
 
 def one_line(error: Exception) -> str:

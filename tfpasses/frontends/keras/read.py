@@ -10,13 +10,14 @@ import attrs
 import keras
 import numpy as np
 from keras.src.models.functional import Functional
+from keras.src.ops.numpy import GetItem
 
 from tfpasses.frontends.keras.layers import JOINS, OPERATIONS, activation_of, kind_of
 from tfpasses.frontends.keras.nested import Border, border_of, functional_graph, is_model, opaque_models
 from tfpasses.graph import Array, Call, Graph, Node, Owner, Ref, Scope, Slot, Spec, UnsupportedModelError
 from tfpasses.graph.values import map_leaves
 
-__all__ = ["KerasModel", "from_keras", "layer_array"]
+__all__ = ["KerasModel", "from_keras", "layer_array", "structure"]
 
 MASK_MATTERS = (keras.layers.GlobalAveragePooling1D, keras.layers.Softmax)
 
@@ -218,6 +219,8 @@ class Reader:
     def add_operation(self, name: str, owner: Owner, inputs: list[Ref], form: Call, specs: tuple[Spec, ...]) -> list[Ref]:
         """A `keras.ops` operation: canonical, with its constant arguments as nodes, or opaque."""
         operation = owner.source
+        if isinstance(operation, GetItem):  # a key that has been in a file is a list
+            form = Call(tuple(tuple(value) if isinstance(value, list) else value for value in form.args), form.kwargs)
         read = OPERATIONS.get(type(operation))
         canonical = read(operation) if read and len(specs) == 1 else None
         if canonical is None or form.kwargs:

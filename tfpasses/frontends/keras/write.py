@@ -12,11 +12,13 @@ from keras.src.models.functional import Functional, functional_like_constructor
 
 from tfpasses.frontends.keras.build import LayerFactory, Use
 from tfpasses.frontends.keras.masks import Masks
-from tfpasses.frontends.keras.read import KerasModel
+from tfpasses.frontends.keras.names import FinalNames
+from tfpasses.frontends.keras.nested import functional_graph
+from tfpasses.frontends.keras.read import KerasModel, structure
 from tfpasses.frontends.keras.scopes import intact_scopes
 from tfpasses.graph import Graph, Node, Ref, UnsupportedModelError
 from tfpasses.graph.order import sort_keys
-from tfpasses.graph.values import fill, map_leaves
+from tfpasses.graph.values import fill
 
 __all__ = ["to_keras", "write"]
 
@@ -41,9 +43,9 @@ def write(graph: Graph, note: Callable[[str], None] = lambda _: None) -> tuple[A
     outputs = writer.write_level("", values, graph.outputs)
     outputs = [writer.named_output(tensor, name, "") for tensor, name in zip(outputs, output_names(graph), strict=True)]
     if isinstance(source, keras.Sequential):
-        chain = as_sequential(source, inputs, outputs)
+        chain = as_sequential(source, graph.name, inputs, outputs)
         if chain is not None:
-            return chain, writer.renamed
+            return chain, writer.names.renamed
         note(f"model {source.name} was Sequential; it is no chain of layers any more, so it leaves as a functional model")
     cls: Any = Functional
     if source is not None and type(source) is not Functional and not isinstance(source, keras.Sequential):
@@ -56,7 +58,7 @@ def write(graph: Graph, note: Callable[[str], None] = lambda _: None) -> tuple[A
         outputs=fill(graph.output_structure, lambda index: outputs[index]),
         name=graph.name,
     )
-    return like(source, model), writer.renamed
+    return like(source, model), writer.names.renamed
 
 
 def like(source: Any, model: Any) -> Any:
@@ -77,7 +79,7 @@ def output_names(graph: Graph) -> tuple[str, ...]:
     return graph.output_names or tuple(ref.node.replace("/", ".") for ref in graph.outputs)
 
 
-def as_sequential(source: Any, inputs: list[Tensor], outputs: list[Tensor]) -> Any | None:
+def as_sequential(source: Any, name: str, inputs: list[Tensor], outputs: list[Tensor]) -> Any | None:
     """The layers between one input and one output as a Sequential, or None where they are no chain of layers called once."""
     layers: list[Any] = []
     tensor = outputs[0]
@@ -96,7 +98,7 @@ def as_sequential(source: Any, inputs: list[Tensor], outputs: list[Tensor]) -> A
     if not layers:
         return None
     first = inputs[0]._keras_history.operation
-    return like(source, type(source)([first, *reversed(layers)], name=source.name))
+    return like(source, type(source)([first, *reversed(layers)], name=name))
 
 
 @attrs.frozen(eq=False)
@@ -116,12 +118,10 @@ class Writer:
         self.note = note
         self.scopes = intact_scopes(graph, note)
         self.factory = LayerFactory(graph, note)
-        self.models: dict[str, Any] = {}
-        """Nested model's path -> the model, written once."""
+        self.models: dict[str, tuple[str, Any]] = {}
+        """Nested model's path -> the use that it was written from, and the model."""
         self.masks = Masks()
-        self.renamed: dict[str, str] = {}
-        """Node -> its name when the model is read again, where that differs."""
-        self.calls: dict[tuple[str, int], int] = {}
+        self.names = FinalNames(graph)
 
     def write_level(self, inside: str, values: dict[Ref, Tensor], fetches: tuple[Ref, ...]) -> list[Tensor]:
         """Write the nodes of one model (`inside` is its scope's path with a slash, empty at the top) and give its outputs."""
@@ -130,7 +130,7 @@ class Writer:
         for key in sort_keys(units, lambda key: self.before(units[key], unit_of, key)):
             unit = units[key]
             if unit.scope:
-                self.write_scope(unit.scope, values)
+                self.write_scope(unit.scope, values, inside)
             else:
                 self.write_unit(unit, values, inside)
         self.masks.name_rest(lambda name: self.factory.unique(name, self.level(inside)))
@@ -168,7 +168,7 @@ class Writer:
         args, kwargs = self.factory.arguments(use.main, layer, lambda index: self.value(use.main, index, values), flattened)
         result = self.call(layer, args, kwargs, use.main, inside)
         self.factory.finish(layer)
-        self.note_name(use.main.name, layer, inside)
+        self.names.add(nodes, layer, inside)
         for index, tensor in enumerate(keras.tree.flatten(result)):
             values[Ref(nodes[-1].name, index)] = tensor
             self.masks.collect(tensor)
@@ -196,13 +196,6 @@ class Writer:
         except (ValueError, TypeError) as error:
             raise UnsupportedModelError(f"node {node.name}: Keras does not take it as {type(layer).__name__}: {error}") from error
 
-    def note_name(self, name: str, layer: Any, inside: str) -> None:
-        number = self.calls.get((inside, id(layer)), 0)
-        self.calls[inside, id(layer)] = number + 1
-        new = f"{inside}{layer.name}" + (f"#{number}" if number else "")
-        if new != name:
-            self.renamed[name] = new
-
     def value(self, node: Node, index: int, values: Mapping[Ref, Tensor]) -> Any:
         """An input of a node: a symbolic tensor, or the constant itself."""
         ref = node.inputs[index]
@@ -212,36 +205,35 @@ class Writer:
         array = self.graph.weights[source.params["value"]]
         return array.item() if source.config.get("python") else array
 
-    def write_scope(self, path: str, values: dict[Ref, Tensor]) -> None:
+    def write_scope(self, path: str, values: dict[Ref, Tensor], inside: str) -> None:
         """Call a nested model, which is written when it is met first."""
         scope = self.graph.scopes[path]
-        model = self.models.get(scope.layer)
-        if model is None:
-            model = self.models[scope.layer] = self.write_model(path)
+        if scope.layer not in self.models:
+            name = self.factory.local_name(scope.layer, self.level(inside))
+            self.names.open_scope(path, name, inside)
+            self.models[scope.layer] = path, self.write_model(path, name)
+        first, model = self.models[scope.layer]
+        self.names.call_scope(path, first, model, inside)
         args, kwargs = scope.call.fill(lambda index: values[scope.inputs[index]])
         outputs = keras.tree.flatten(model(*args, **kwargs))
         values.update(zip(scope.outputs, outputs, strict=True))
 
-    def write_model(self, path: str) -> Any:
+    def write_model(self, path: str, name: str) -> Any:
         """A nested model, from the nodes of one use of it."""
         scope = self.graph.scopes[path]
-        functional = scope.source._functional if isinstance(scope.source, keras.Sequential) else scope.source
+        functional = functional_graph(scope.source)
         inputs = [self.factory.clone_input(tensor, scope.layer) for tensor in functional._inputs]
         outputs = self.write_level(f"{path}/", dict(zip(scope.inputs, inputs, strict=True)), scope.outputs)
-        outputs = [self.named_output(tensor, name, scope.layer) for tensor, name in zip(outputs, functional.output_names, strict=True)]
+        outputs = [self.named_output(tensor, old, scope.layer) for tensor, old in zip(outputs, functional.output_names, strict=True)]
         if isinstance(scope.source, keras.Sequential):
-            chain = as_sequential(scope.source, inputs, outputs)
+            chain = as_sequential(scope.source, name, inputs, outputs)
             if chain is not None:
                 return chain
-
-        def again(nested: Any, old: list[Any], new: list[Any]) -> Any:
-            numbers = {id(tensor): number for number, tensor in reversed(list(enumerate(old)))}
-            return map_leaves(nested, lambda leaf: new[numbers[id(leaf)]])
-
+            self.note(f"nested model {scope.layer} was Sequential; it is no chain of layers any more, so it leaves as a functional model")
         model = Functional(
-            inputs=again(functional._inputs_struct, functional._inputs, inputs),
-            outputs=again(functional._outputs_struct, functional._outputs, outputs),
-            name=scope.source.name,
+            inputs=fill(structure(functional._inputs_struct, functional._inputs), lambda index: inputs[index]),
+            outputs=fill(structure(functional._outputs_struct, functional._outputs), lambda index: outputs[index]),
+            name=name,
         )
         return like(scope.source, model)
 
