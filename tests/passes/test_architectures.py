@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import keras
 import numpy as np
 import pytest
@@ -21,19 +23,21 @@ FOLDED = {
     "MobileNetV3Small": 34,
     "NASNetMobile": 188,
 }
-NAMES = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in FOLDED]
+SLOW = {"DenseNet121", "NASNetMobile", "ResNet50"}
+NAMES = [pytest.param(name, marks=[pytest.mark.xdist_group(name), *([pytest.mark.slow] if name in SLOW else [])]) for name in FOLDED]
 
-results: dict[str, tfpasses.Result] = {}
 
-
+@cache
 def folded(name):
-    """The folded model; folded once a process, with a check that the caller's model is as it was."""
-    if name not in results:
-        model = zoo.build(name)
-        before = arrays_of(model)
-        results[name] = tfpasses.run(model, "fold-batch-norms")
-        assert_same_arrays(arrays_of(model), before)
-    return results[name]
+    """The result, and the caller's model before and after: weights, configuration, outputs."""
+    model, x = zoo.build(name), zoo.inputs(name, 1, seed=7)
+
+    def look():
+        return arrays_of(model), keras.tree.flatten(model.get_config()), np.asarray(model(x, training=False))
+
+    before = look()
+    result = tfpasses.run(model, "fold-batch-norms")
+    return result, before, look()
 
 
 def batch_norms(model):
@@ -53,7 +57,7 @@ def test_folding_keeps_the_function(name, record_property):
     model, x = zoo.build(name), zoo.inputs(name, 4, seed=5)
     truth = zoo.float64_outputs(model, x)
     own = zoo.relative_error(model(x, training=False), truth)
-    new = zoo.relative_error(folded(name).model(x, training=False), truth)
+    new = zoo.relative_error(folded(name)[0].model(x, training=False), truth)
     record_property("own error", own)
     record_property("ratio", new / own)
     assert new <= 4 * own
@@ -61,14 +65,14 @@ def test_folding_keeps_the_function(name, record_property):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_batch_norm_that_can_fold_folds(name):
-    result = folded(name)
+    result, _, _ = folded(name)
     assert len(result.rewrites) == FOLDED[name] == zoo.fold_count(zoo.build(name))
     assert len(batch_norms(result.model)) == len(batch_norms(zoo.build(name))) - FOLDED[name]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_batch_norm_that_stays_has_a_remark_with_a_reason(name):
-    result = folded(name)
+    result, _, _ = folded(name)
     missed = [remark for remark in result.remarks if remark.kind == "missed"]
     assert sorted(remark.node for remark in missed) == sorted(batch_norms(result.model))
     assert all(remark.reason for remark in missed)
@@ -76,12 +80,10 @@ def test_every_batch_norm_that_stays_has_a_remark_with_a_reason(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_folding_leaves_the_callers_model_as_it_was(name):
-    model, x = zoo.build(name), zoo.inputs(name, 1, seed=7)
-    before = arrays_of(model), np.asarray(model(x, training=False)), keras.tree.flatten(model.get_config())
-    tfpasses.run(model, "fold-batch-norms")
-    assert_same_arrays(arrays_of(model), before[0])
-    np.testing.assert_array_equal(model(x, training=False), before[1])
-    assert keras.tree.flatten(model.get_config()) == before[2]
+    _, (weights, config, outputs), after = folded(name)
+    assert_same_arrays(after[0], weights)
+    assert after[1] == config
+    np.testing.assert_array_equal(after[2], outputs)
 
 
 @pytest.mark.parametrize("name", [pytest.param("MobileNetV2", marks=pytest.mark.xdist_group("MobileNetV2"))])

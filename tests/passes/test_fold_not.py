@@ -154,7 +154,7 @@ MUST_NOT = {
     "lambda": (lambda x: norm()(L.Lambda(lambda y: y * 2, name="linear")(x)), "linear: it is keras.Lambda, not a linear op"),
     "quantized dense layer": (quantized, "linear: it is keras.Dense, not a linear op"),
     "dense layer with lora": (with_lora, "linear: it is keras.Dense, not a linear op"),
-    "input": (lambda x: norm()(x), "x: it is Input, not a linear op"),
+    "input": (lambda x: L.Identity()(norm()(x)), "x: it is Input, not a linear op"),
 }
 
 

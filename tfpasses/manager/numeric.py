@@ -214,7 +214,7 @@ def check_region(
     worst = (0.0, 0.0, 0.0)
     for ref, own, truth, scale in zip(inner, measured.own, measured.truth, scales, strict=True):
         if ref in new:
-            explained = np.broadcast_to(np.nan_to_num(rate * scale, nan=0.0), np.shape(truth))
+            explained = np.broadcast_to(np.nan_to_num(rate * scale, nan=math.inf, posinf=math.inf), np.shape(truth))
             worst = max(worst, worst_element(new[ref], truth, own, explained, FACTOR * (explained + lost)), key=strain)
     return worst
 
@@ -242,7 +242,7 @@ def worst_element(new: Array, truth: Array, own: Array, explained: Wide, allowed
     error = np.nan_to_num(np.abs(error), nan=math.inf)
     if not error.size:
         return 0.0, 0.0, 0.0
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         place = np.argmax(np.where(error > 0, error / allowed, 0.0))
     return float(error.flat[place]), float(explained.flat[place]), float(allowed.flat[place])
 

@@ -101,7 +101,8 @@ def type_name(kind: Any) -> str:
     if typing.get_origin(kind) is Literal:
         return "|".join(map(_plain, typing.get_args(kind)))
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return " or ".join(type_name(part) for part in typing.get_args(kind) if part is not types.NoneType) + ", optional"
+        parts = typing.get_args(kind)
+        return " or ".join(type_name(part) for part in parts if part is not types.NoneType) + ", optional" * (types.NoneType in parts)
     return str(getattr(kind, "__name__", kind))
 
 
@@ -135,6 +136,8 @@ def _build(name: str, options: Options) -> Pass:
         kind, default = known[key]
         try:
             values[key.replace("-", "_")] = _value(text, kind)
+        except PipelineError:
+            raise
         except ValueError:
             raise PipelineError(
                 f"pass {name}, option {key}: {NONE if text is None else text!r} is not {type_name(kind)} (default {_plain(default)})"

@@ -37,7 +37,7 @@ def _edges(passes: Sequence[Pass], graph: Graph) -> list[set[int]]:
     """For every pass, the numbers of those that must go before it."""
     before: list[set[int]] = [set() for _ in passes]
     for number, item in enumerate(passes):
-        for name in item.contract.after:
+        for name in set(item.contract.after) - {item.name}:
             before[number] |= _first_named(name, number, passes)
         for need in item.contract.requires:
             providers = [i for i, other in enumerate(passes) if need in other.contract.provides and i != number]

@@ -164,8 +164,8 @@ def measure(
 def rate(own: Array, truth: Array, scale: Wide | float) -> float:
     """The largest finite error / scale."""
     try:
-        error = np.abs(wide(own) - wide(truth))
+        x, y = wide(own), wide(truth)
     except (TypeError, ValueError):  # strings
         return 0.0
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        return largest(error / scale)
+        return largest(np.abs(x - y) / scale)
