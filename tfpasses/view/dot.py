@@ -43,7 +43,7 @@ class DotMissingError(TfpassesError, RuntimeError):
 def to_dot(graph: Graph) -> str:
     """The graph in Graphviz's language: a box a node, nested models as clusters, what a pass made or changed in red."""
     drawing = graphviz.Digraph(
-        quoted(graph.name), node_attr={"shape": "box", "style": "filled,rounded", "fontname": FONT, "fontsize": "11"}
+        quoted(graph.name), node_attr={"shape": "box", "style": "filled,rounded", "fontname": FONT, "fontsize": "11", "margin": "0.15,0.08"}
     )
     drawing.attr("graph", fontname=FONT, ranksep="0.35", nodesep="0.3")
     drawing.attr("edge", fontname=FONT, fontsize="8", fontcolor="#555555", color="#777777", arrowsize="0.7")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rich.box import SIMPLE
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -22,7 +22,7 @@ def print_summary(
     console: Console, records: Sequence[PassRecord], timings: Sequence[tuple[str, float]], verdicts: Sequence[Verdict], verify: str
 ) -> None:
     """A row a pass: what it rewrote and what it left, how large the graph is, how long it took, what verification says."""
-    table = Table("pass", box=SIMPLE)
+    table = new_table("pass")
     for heading in ("rewrites", "left alone", "nodes", "time"):
         table.add_column(heading, justify="right")
     table.add_column("verified")
@@ -35,13 +35,20 @@ def print_summary(
     console.print(table)
 
 
+def new_table(first: str) -> Table:
+    """A table without a frame, whose first column is never cut."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column(first, no_wrap=True)
+    return table
+
+
 def verified(name: str, verdicts: Sequence[Verdict], verify: str) -> str:
     """What was verified of a pass, in words."""
     own = [verdict for verdict in verdicts if verdict.pass_name == name]
     if not own:
         return "not checked" if verify == "off" else verify if verify != "numeric" else "shapes (nothing to compare)"
     worst = max(verdict.error / verdict.bound if verdict.bound else 0.0 for verdict in own)
-    return f"numeric: {len(own)} comparison{'s' * (len(own) > 1)}, worst at {worst:.0%} of its bound"
+    return f"numeric: {len(own)} check{'s' * (len(own) > 1)}, at most {worst:.0%} of the bound"
 
 
 def print_rewrites(console: Console, rewrites: Sequence[Rewrite]) -> None:
@@ -52,7 +59,7 @@ def print_rewrites(console: Console, rewrites: Sequence[Rewrite]) -> None:
 
 def print_differences(console: Console, differences: Sequence[Any]) -> None:
     """A row an output of two compared models (`OutputDifference`)."""
-    table = Table("output", box=SIMPLE)
+    table = new_table("output")
     for heading in ("max difference", "mean difference", "allowed", "output's scale"):
         table.add_column(heading, justify="right")
     table.add_column("")
