@@ -21,8 +21,10 @@ class WriteError(TfpassesError, OSError):
 def atomic_write(target: Path) -> Iterator[Path]:
     """Yield a path beside `target`, with the same suffix, that is renamed over it once the block has ended without an error.
 
-    Raises `WriteError` where the folder is missing or not writable, or the target is a folder.
+    A link is followed: the file it leads to is replaced, the link stays. Raises `WriteError` where the folder is missing or not
+    writable, or the target is a folder.
     """
+    target = target.resolve() if target.is_symlink() else target
     if target.is_dir():
         raise WriteError(f"{target}: is a directory; name a file")
     try:
