@@ -14,6 +14,7 @@ __all__ = [
     "Scale",
     "SequentialTrainer",
     "Small",
+    "Tied",
     "Trainer",
     "WithoutConfig",
     "by_hand",
@@ -124,6 +125,24 @@ class Forgetful(keras.layers.Layer):
 
     def get_config(self):
         return super().get_config()
+
+
+class Tied(keras.layers.Layer):
+    """Uses the transposed table of an embedding that the model has as a layer of its own."""
+
+    def __init__(self, embedding, **options):
+        super().__init__(**options)
+        self.embedding = keras.saving.deserialize_keras_object(embedding) if isinstance(embedding, dict) else embedding
+
+    def build(self, shape):
+        if not self.embedding.built:
+            self.embedding.build(None)
+
+    def call(self, x):
+        return ops.matmul(x, ops.transpose(self.embedding.embeddings))
+
+    def get_config(self):
+        return {**super().get_config(), "embedding": keras.saving.serialize_keras_object(self.embedding)}
 
 
 class Trainer(keras.Model):

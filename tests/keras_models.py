@@ -427,6 +427,12 @@ def masked_by_hand():
 
 
 @model
+def masked_batch_norm_called_with_training():
+    x, m = Input((5, 4), name="x"), Input((5,), dtype="bool", name="m")
+    return Model([x, m], L.BatchNormalization()(x, mask=m, training=True))
+
+
+@model
 def masking_layer():
     x = Input((5, 4), name="x")
     return Model(x, L.LSTM(3)(L.Masking(0.0)(x)))

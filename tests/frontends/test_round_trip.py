@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import keras
 import pytest
 
+import keras_custom as custom
 from keras_models import MODELS, build
 from keras_same import assert_same_model, assert_same_outputs, inputs_for
 from tfpasses.frontends.keras import from_keras, write
@@ -14,6 +16,16 @@ NOT_FED = ("optional_and_sparse_inputs",)
 
 NOT_DESCRIBED = ("activation_that_cannot_be_described", "masks_joined", "shared_weightless_layer")
 """The first one's configuration cannot be had; the others call a shared layer in another order, which makes no difference."""
+
+
+def test_weights_tied_across_layers_are_one_in_the_graph_and_copies_in_the_model_with_a_note():
+    x, embedding = keras.Input((5,), dtype="int32"), keras.layers.Embedding(3, 4, name="table")
+    model, notes = keras.Model(x, custom.Tied(embedding, name="tied")(embedding(x))), []
+    graph = from_keras(model)
+    assert list(graph.weights) == ["table/w0"]
+    again, _ = write(graph, notes.append)
+    assert notes == ["layer tied has a copy of table/w0, which it shared with layer table"]
+    assert_same_outputs(again, model, inputs_for(model))
 
 
 @pytest.mark.parametrize("name", MODELS)

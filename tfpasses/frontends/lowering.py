@@ -6,8 +6,9 @@ dilated transposed convolutions, channels first), it is computed by another cons
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -118,9 +119,10 @@ def _batch_norm(node: Node, inputs: Sequence[Tensor], params: Mapping[str, Tenso
 
 def _relu(node: Node, inputs: Sequence[Tensor], params: Mapping[str, Tensor]) -> Tensor:
     (x,), config = inputs, node.config
-    threshold, slope, limit = config["threshold"], config["negative_slope"], config["max_value"]
-    kept = tf.where(x > tf.cast(threshold, x.dtype), x, tf.cast(slope, x.dtype) * (x - tf.cast(threshold, x.dtype)))
-    return kept if limit is None else tf.minimum(kept, tf.cast(limit, x.dtype))
+    # by way of NumPy: TensorFlow reads a Python float as float32 before it casts it
+    threshold, slope = (tf.cast(np.asarray(config[key]), x.dtype) for key in ("threshold", "negative_slope"))
+    kept = tf.where(x > threshold, x, slope * (x - threshold))
+    return kept if config["max_value"] is None else tf.minimum(kept, tf.cast(np.asarray(config["max_value"]), x.dtype))
 
 
 @_channels_last
@@ -133,20 +135,30 @@ def _pool(kind: str) -> Rule:
     def pool(node: Node, inputs: Sequence[Tensor], params: Mapping[str, Tensor]) -> Tensor:
         x, config = inputs[0], node.config
         sizes, strides = config["pool_size"], config["strides"]
-        if kind == "MAX" or x.dtype in (tf.float32, tf.float16, tf.bfloat16):
+        known = x.dtype == tf.float32 or (x.dtype == tf.float64 and kind == "MAX" and len(sizes) < 3)
+        if known and all(stride <= size for stride, size in zip(strides, sizes, strict=True)):
             return tf.nn.pool(x, sizes, kind, list(strides), _padding(node))
-        ones = tf.ones([*sizes, 1, 1], x.dtype)
-
-        def total(value: Tensor) -> Tensor:
-            rows = tf.transpose(value, [0, value.shape.rank - 1, *range(1, value.shape.rank - 1)])
-            flat = tf.reshape(rows, [-1, *value.shape[1:-1], 1])
-            summed = tf.nn.convolution(flat, ones, list(strides), _padding(node))
-            back = tf.reshape(summed, [*rows.shape[:2], *summed.shape[1:-1]])
-            return tf.transpose(back, [0, *range(2, value.shape.rank), 1])
-
-        return total(x) / total(tf.ones_like(x))
+        wide = tf.cast(x, tf.float64)
+        if kind == "MAX":
+            return tf.cast(reduce(tf.maximum, _taps(node, wide, -np.inf)), x.dtype)
+        counts = reduce(tf.add, _taps(node, tf.ones_like(wide[:1, ..., :1]), 0))
+        return tf.cast(reduce(tf.add, _taps(node, wide, 0)) / counts, x.dtype)
 
     return pool
+
+
+def _taps(node: Node, x: Tensor, fill: float) -> Iterator[Tensor]:
+    """What each place of the window sees as the window moves; `fill` is what it sees beside the tensor. One tensor a place."""
+    sizes, strides, given = node.config["pool_size"], node.config["strides"], x.shape[1:-1]
+    if node.config["padding"] == "same":
+        counts = [-(-n // s) for n, s in zip(given, strides, strict=True)]
+    else:
+        counts = [(n - k) // s + 1 for n, k, s in zip(given, sizes, strides, strict=True)]
+    lacking = [max((c - 1) * s + k - n, 0) for n, k, s, c in zip(given, sizes, strides, counts, strict=True)]
+    padded = tf.pad(x, [[0, 0], *([short // 2, short - short // 2] for short in lacking), [0, 0]], constant_values=fill)
+    for offsets in product(*map(range, sizes)):
+        spans = (slice(o, o + (c - 1) * s + 1, s) for o, c, s in zip(offsets, counts, strides, strict=True))
+        yield padded[(slice(None), *spans)]
 
 
 def _global_pool(reduction: Callable[..., Tensor]) -> Rule:

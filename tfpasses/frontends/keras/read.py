@@ -156,7 +156,9 @@ class Reader:
 
         kind = kind_of(operation) if isinstance(operation, keras.Layer) else None
         kwargs = dict(call.arguments.kwargs)
-        if kind is not None and (kwargs.get("mask") is None or not isinstance(operation, MASK_MATTERS)):
+        training = effective_training(operation, kwargs, context)
+        matters = isinstance(operation, MASK_MATTERS) or (training and isinstance(operation, keras.layers.BatchNormalization))
+        if kind is not None and (kwargs.get("mask") is None or not matters):
             kwargs = {key: value for key, value in kwargs.items() if not said_by_keras(key, value, operation)}
         elif kind is not None:
             kind = None  # the mask changes the result
@@ -168,7 +170,6 @@ class Reader:
         local = re.sub(r"_\d+$", "", operation.name) if id(operation) in self.unnamed else operation.name
         name = f"{scope}{local}" + (f"#{number}" if number else "")
         layer = self.paths.setdefault(id(operation), f"{path}{local}")
-        training = effective_training(operation, form, context)
         if is_model(operation) and id(operation) not in self.opaque:
             return self.add_nested(operation, name, layer, border_of(operation, form, inputs), training)
         owner = Owner(layer, use, operation)
@@ -289,11 +290,11 @@ class Reader:
         self.nodes[node.name] = node
 
 
-def effective_training(operation: Any, form: Call, context: bool | None) -> bool | None:
+def effective_training(operation: Any, kwargs: Mapping[str, Any], context: bool | None) -> bool | None:
     """The `training` that a layer sees: what the call of the model around it says goes before what its own call says."""
     if not isinstance(operation, keras.Layer) or not operation._call_has_training_arg:
         return None
-    own = form.kwargs.get("training")
+    own = kwargs.get("training")
     default = operation._call_signature.parameters["training"].default
     return context if context is not None else None if own == default else own
 
