@@ -256,7 +256,7 @@ def random_chain(seed, policy, size):
         if kind == 0:
             y = L.Conv2D(int(generator.integers(1, 9)), 3, padding="same", dtype=policy, use_bias=bool(generator.integers(2)))(y)
         elif kind == 1:
-            y = L.DepthwiseConv2D(3, depth_multiplier=int(generator.integers(1, 3)), dtype=policy)(y)
+            y = L.DepthwiseConv2D(3, padding="same", depth_multiplier=int(generator.integers(1, 3)), dtype=policy)(y)
         else:
             y = L.Dense(int(generator.integers(1, 9)), dtype=policy)(y)
         y = L.BatchNormalization(dtype=policy, name=f"bn{number}")(y)

@@ -25,6 +25,8 @@ __all__ = ["FACTOR", "NumericCheck", "Verdict", "compare_outputs", "random_input
 
 FACTOR = 4.0
 DEFAULT_SIZE = 32
+SECOND_LOOK = 8
+"""Before anything is refused, the original's own error is measured in so many more runs."""
 
 
 @attrs.frozen
@@ -207,15 +209,20 @@ def check_region(
     """
     inner = [ref for ref in values_of(before, region.names) if unit(before.spec(ref))]
     scales = magnitudes(before, region, evaluator, feeds, inner)
-    measured = measure(before, region.names, feeds, inner, evaluator, scales, sum(np.size(scale) for scale in scales))
     specs = [before.spec(ref) for ref in inner]
-    rate = max([*map(unit, specs), *measured.rates], default=0.0)
     lost = max(map(smallest, specs), default=0.0) * (1 + fan_in(before, region.names) * max(map(largest, feeds.values()), default=0.0))
     worst = (0.0, 0.0, 0.0)
-    for ref, own, truth, scale in zip(inner, measured.own, measured.truth, scales, strict=True):
-        if ref in new:
-            explained = np.broadcast_to(np.nan_to_num(rate * scale, nan=math.inf, posinf=math.inf), np.shape(truth))
-            worst = max(worst, worst_element(new[ref], truth, own, explained, FACTOR * (explained + lost)), key=strain)
+    for more in (0, SECOND_LOOK):
+        measured = measure(before, region.names, feeds, inner, evaluator, scales, more)
+        rate = max([*map(unit, specs), *measured.rates], default=0.0)
+        worst = (0.0, 0.0, 0.0)
+        for ref, own, truth, scale in zip(inner, measured.own, measured.truth, scales, strict=True):
+            if ref in new:
+                explained = np.broadcast_to(np.nan_to_num(rate * scale, nan=math.inf, posinf=math.inf), np.shape(truth))
+                allowed = factor(before.spec(ref)) * (explained + lost)
+                worst = max(worst, worst_element(new[ref], truth, own, explained, allowed), key=strain)
+        if strain(worst) <= 1:
+            break
     return worst
 
 
@@ -239,7 +246,7 @@ def worst_element(new: Array, truth: Array, own: Array, explained: Wide, allowed
     agree = (x == y) | (np.isnan(x) & np.isnan(y)) | (~np.isfinite(wide(own)) & np.isfinite(y))
     error = np.zeros(x.shape)
     np.subtract(x, y, out=error, where=~agree)
-    error = np.nan_to_num(np.abs(error), nan=math.inf)
+    error = np.nan_to_num(np.abs(error), nan=math.inf, posinf=math.inf)
     if not error.size:
         return 0.0, 0.0, 0.0
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -255,18 +262,28 @@ def strain(figures: tuple[float, float, float]) -> float:
 
 def check_outputs(
     before: Graph, evaluator: Evaluator, inputs: Mapping[Ref, Array], new: Sequence[Array]
-) -> Iterator[tuple[float, float, float]]:
+) -> list[tuple[float, float, float]]:
     """Error, own error and bound of every graph output, given what they are after the pass: largest errors over the output."""
     names = list(before.nodes)
-    batch = max((np.shape(array)[0] for array in inputs.values() if np.ndim(array)), default=1)
-    sizes = [math.prod(batch if d is None else d for d in before.spec(ref).shape) for ref in before.outputs]
-    measured = measure(before, names, inputs, before.outputs, evaluator, [1.0] * len(sizes), min(sizes, default=1))
-    for ref, array, own, truth, rate in zip(before.outputs, new, measured.own, measured.truth, measured.rates, strict=True):
-        if not unit(before.spec(ref)):
-            yield distance(array, own), 0.0, 0.0
-            continue
-        explained = np.full(np.shape(truth), max(rate, unit(before.spec(ref)) * largest(truth)))
-        yield worst_element(array, truth, own, explained, FACTOR * explained)
+    figures: list[tuple[float, float, float]] = []
+    for more in (0, SECOND_LOOK):
+        measured = measure(before, names, inputs, before.outputs, evaluator, [1.0] * len(before.outputs), more)
+        figures = []
+        for ref, array, own, truth, rate in zip(before.outputs, new, measured.own, measured.truth, measured.rates, strict=True):
+            spec = before.spec(ref)
+            if unit(spec):
+                explained = np.full(np.shape(truth), max(rate, unit(spec) * largest(truth)))
+                figures.append(worst_element(array, truth, own, explained, factor(spec) * explained))
+            else:
+                figures.append((distance(array, own), 0.0, 0.0))
+        if all(strain(figure) <= 1 for figure in figures):
+            break
+    return figures
+
+
+def factor(spec: Spec) -> float:
+    """`FACTOR`, and one more where the float64 reference is itself as far from the truth as the original."""
+    return FACTOR + (spec.dtype == "float64")
 
 
 def exact_verdict(name: str, where: str, own: Sequence[Array], new: Sequence[Array]) -> Verdict:

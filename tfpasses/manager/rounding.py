@@ -24,8 +24,6 @@ from tfpasses.graph import Array, Evaluator, Graph, LinearView, Node, Ref, Spec,
 __all__ = ["UNITS", "Wide", "distance", "fan_in", "jittered", "largest", "magnitude_graph", "measure", "smallest", "unit", "wide"]
 
 Wide = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-ENOUGH, MOST_DRAWS = 64, 8
-"""A rate is the largest of that many errors at least, if so many more runs give them: the larger of two may be small by chance."""
 
 UNITS: Mapping[str, float] = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}
 SMALLEST: Mapping[str, float] = {"float16": 2.0**-24, "bfloat16": 2.0**-126, "float32": 2.0**-126, "float64": 2.0**-1022}
@@ -142,16 +140,15 @@ def measure(
     fetches: Sequence[Ref],
     evaluator: Evaluator,
     scales: Sequence[Wide | float],
-    size: int,
+    more: int = 0,
 ) -> Measured:
-    """Run the nodes `names`, and jittered copies of them while the runs so far gave fewer than `ENOUGH` errors, `size` a run.
+    """Run the nodes `names`, and `more` jittered copies of them: the error of one run, or of one parameter, may be small by chance.
 
     `scales` broadcast against the fetches. A float64 graph, against which nothing is more exact, is measured in float32, in
     proportion to the units.
     """
     double = any(graph.spec(ref).dtype == "float64" for ref in fetches)
     dtype, proportion = ("float32", UNITS["float64"] / UNITS["float32"]) if double else (None, 1.0)
-    more = min(MOST_DRAWS, math.ceil(ENOUGH / max(size, 1)) - 1)
     runs: list[Measured] = []
     for drawn, values in [(graph, feeds), *(jittered(graph, names, feeds, seed) for seed in range(more))]:
         own = evaluator.compile(drawn, list(values), fetches, dtype)(values)
