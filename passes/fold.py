@@ -19,6 +19,8 @@ class Affine:
     scale: Array
     shift: Array
     stats: ChannelStats
+    finite: bool
+    """Whether every parameter, and every channel's scale and shift, is a number."""
 
     @classmethod
     def of(cls, node: Node, graph: Any) -> Affine:
@@ -29,12 +31,8 @@ class Affine:
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             scale = gamma / np.sqrt(variance + float(node.config["epsilon"]))
             shift = beta - mean * scale
-        return cls(scale, shift, ChannelStats(beta, np.abs(gamma)))
-
-    @property
-    def finite(self) -> bool:
-        """Whether every channel's scale and shift is a number."""
-        return bool(np.isfinite(self.scale).all() and np.isfinite(self.shift).all())
+        finite = all(np.isfinite(array).all() for array in (*params.values(), scale, shift))
+        return cls(scale, shift, ChannelStats(beta, np.abs(gamma)), finite)
 
 
 def fold_backward(linear: LinearView, affine: Affine) -> dict[str, Array]:

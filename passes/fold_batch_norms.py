@@ -48,6 +48,8 @@ class FoldBatchNorms(Pass):
         """BatchNorm(Dropout*(linear)), at every use of the kernel at once."""
         pairs = [(match["linear"], match["bn"])]
         for name in kernel_sharers(match["linear"], edit):
+            if not same_layer(match["linear"], edit.nodes[name]):
+                return match.miss(f"{match['linear'].name} shares a weight with {name}, which uses it in another way", match["linear"])
             bn = batch_norm_after(edit.nodes[name], edit)
             if bn is None:
                 return match.miss(
@@ -80,6 +82,11 @@ def kernel_sharers(linear: Node, edit: Edit) -> list[str]:
     return list(dict.fromkeys(name for key in linear.params.values() for name in edit.weight_users[key] if name != linear.name))
 
 
+def same_layer(a: Node, b: Node) -> bool:
+    """Whether two nodes are the same operation with the same weights, so that a fold of one is a fold of the other."""
+    return a.op == b.op and dict(a.params) == dict(b.params)
+
+
 def batch_norm_after(linear: Node, edit: Edit) -> Node | None:
     """The batch norm that alone uses a linear node's output, through no-ops at most."""
     node = linear
@@ -102,7 +109,7 @@ def unsuitable(linear: Node, bn: Node, affine: Affine, edit: Edit) -> str:
     if edit.spec(Ref(bn.name)).dtype != spec.dtype:
         return f"it computes in {edit.spec(Ref(bn.name)).dtype}, {linear.name} in {spec.dtype}"
     if not affine.finite:
-        return "its weights give a scale or shift that is not finite (NaN, infinity, or a negative variance)"
+        return "its weights, or the scale or shift they give, are not finite (NaN, infinity, or a negative variance)"
     if not all(finite(array) for array in edit.params(linear).values()):
         return f"the weights of {linear.name} are not finite (NaN or infinity)"
     return ""

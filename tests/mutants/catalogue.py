@@ -15,7 +15,7 @@ class Mutant(NamedTuple):
     tests: tuple[str, ...]
 
 
-FOLD = ("tests/passes",)
+FOLD = ("tests/passes/test_fold_kinds.py", "tests/passes/test_fold_refusals.py")
 GRAPH, PATTERN, MANAGER, KERAS = ("tests/graph",), ("tests/pattern",), ("tests/manager",), ("tests/frontends",)
 
 MUTANTS = (

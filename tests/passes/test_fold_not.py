@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import keras
 import numpy as np
 import pytest
@@ -197,7 +198,7 @@ def test_a_model_called_in_training_is_left_alone():
     assert [(remark.node, remark.reason) for remark in result.remarks] == [("inner/bn", TRAINING)]
 
 
-NOT_FINITE = "its weights give a scale or shift that is not finite (NaN, infinity, or a negative variance)"
+NOT_FINITE = "its weights, or the scale or shift they give, are not finite (NaN, infinity, or a negative variance)"
 BAD_WEIGHTS = {
     "gamma of NaN": ("bn", "gamma", np.nan, NOT_FINITE),
     "gamma of infinity": ("bn", "gamma", np.inf, NOT_FINITE),
@@ -206,6 +207,7 @@ BAD_WEIGHTS = {
     "mean of NaN": ("bn", "moving_mean", np.nan, NOT_FINITE),
     "mean of infinity": ("bn", "moving_mean", np.inf, NOT_FINITE),
     "variance of NaN": ("bn", "moving_variance", np.nan, NOT_FINITE),
+    "variance of infinity": ("bn", "moving_variance", np.inf, NOT_FINITE),
     "negative variance": ("bn", "moving_variance", -0.5, NOT_FINITE),
     "kernel of NaN": ("linear", "kernel", np.nan, "the weights of linear are not finite (NaN or infinity)"),
     "kernel of infinity": ("linear", "kernel", np.inf, "the weights of linear are not finite (NaN or infinity)"),
@@ -262,3 +264,34 @@ def test_one_that_folds_beside_one_that_does_not():
     result = tfpasses.run(model, "fold-batch-norms", verify="numeric")
     assert [layer.name for layer in result.model.layers] == ["x", "c1", "relu", "bn2"]
     assert [(remark.node, remark.reason) for remark in result.remarks] == [("bn2", "relu: it is Relu, not a linear op")]
+
+
+def tied(one, two, *slots):
+    """A graph of two layers, each behind a batch norm of the same parameters, with some of their weights made one."""
+    x = keras.Input(SHAPE, name="x")
+    norms = [L.BatchNormalization(name=name) for name in ("bn1", "bn2")]
+    model = bite(keras.Model(x, L.Subtract(name="y")([norms[0](one(x)), norms[1](two(x))])))
+    norms[1].set_weights(norms[0].get_weights())
+    graph = tfpasses.from_keras(model)
+    second = graph.nodes[two.name]
+    params = {**second.params, **{slot: graph.nodes[one.name].params[slot] for slot in slots}}
+    return attrs.evolve(graph, nodes={**graph.nodes, two.name: attrs.evolve(second, params=params)})
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "slots"),
+    [
+        (L.Dense(4, name="one"), L.Dense(4, name="two"), ["bias"]),
+        (L.Dense(4, name="one"), L.Dense(4, name="two"), ["kernel"]),
+        (conv("one", use_bias=False), L.Conv2DTranspose(4, 3, padding="same", use_bias=False, name="two"), ["kernel"]),
+    ],
+    ids=["a bias", "a kernel without its bias", "a kernel used transposed"],
+)
+def test_weights_tied_between_layers_that_use_them_differently_stay(one, two, slots):
+    graph = tied(one, two, *slots)
+    result = tfpasses.run(graph, "fold-batch-norms", verify="numeric")
+    assert not result.rewrites
+    assert {remark.node: remark.reason for remark in result.remarks} == {
+        "bn1": "one shares a weight with two, which uses it in another way",
+        "bn2": "two shares a weight with one, which uses it in another way",
+    }
