@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from graphs import graph, node
 from tfpasses.graph import Ref
 from tfpasses.pattern import Matcher, anything, op, optional, repeated, roots
-from tfpasses.pattern.language import Alternatives, Anything, OpPattern, Optional, Repeated, uses
+from tfpasses.pattern.language import Alternatives, Anything, OpPattern, Optional, Repeated
 
 OPS = ["A", "B", "C"]
 NAMES = ["p", "q"]
@@ -43,8 +43,15 @@ def values(pattern, ref, graph, found):
                 yield from inputs(pattern, this.inputs, graph, bound)
 
 
+def uses(this, graph):
+    readers = sum(ref.node == this.name for other in graph.nodes.values() for ref in other.inputs)
+    return readers + sum(ref.node == this.name for ref in graph.outputs)
+
+
 def holds(pattern, this, graph):
-    return this.op in pattern.ops and all(condition.holds(this, graph) for condition in pattern.conditions)
+    return this.op in pattern.ops and all(
+        uses(this, graph) == 1 if isinstance(condition.holds, str) else condition.holds(this, graph) for condition in pattern.conditions
+    )
 
 
 def inputs(pattern, refs, graph, found):

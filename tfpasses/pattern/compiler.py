@@ -192,7 +192,9 @@ class Generator:
 
     def condition(self, condition: Condition, node: str) -> str:
         """The condition as an expression."""
-        return condition.source.format(node=node) if condition.source else f"{self.keep(condition.holds)}({node}, graph)"
+        if isinstance(condition.holds, str):
+            return condition.holds.format(node=node)
+        return f"{self.keep(condition.holds)}({node}, graph)"
 
     def loop(self, header: str, body: Emit) -> None:
         """A choice: `body` (and all that follows in it) is tried for every value; none of them succeeding fails what is around."""
@@ -307,11 +309,12 @@ class Generator:
 
     def why_not_repeated(self, wrapper: OpPattern, node: str) -> None:
         """A node that would have been stepped over but for a condition: that is the nearer reason, if what follows fails on it."""
-        for condition, reason, explain in ((self.keep(c.holds), c.reason, c.explain) for c in wrapper.conditions):
+        for asked in wrapper.conditions:
+            reason, explain = asked.reason, asked.explain
             self.checks.append(
                 Check(wrapper, lambda n, g, reason=reason, explain=explain: explain(n, g) if explain else reason)  # type: ignore[misc]
             )
-            self.line(f"if {node}.op in {self.keep(wrapper.ops)} and not {condition}({node}, graph):")
+            self.line(f"if {node}.op in {self.keep(wrapper.ops)} and not ({self.condition(asked, node)}):")
             self.line(f"    failed.append(({self.depth + 2}, checks[{len(self.checks) - 1}], {node}))")
 
     def choose(self, options: tuple[Pattern, ...], ref: str, user: str, then: Emit) -> None:

@@ -40,13 +40,12 @@ ONE_USE = "len(users.get({node}.name, ())) + graph.output_uses.get({node}.name, 
 
 @attrs.frozen(eq=False)
 class Condition:
-    """Something asked of a matched node: `holds(node, graph)`. Where it does not, `reason` (or `explain(node, graph)`) says why."""
+    """Something asked of a matched node. Where it does not hold, `reason` (or `explain(node, graph)`) says why."""
 
     reason: str
-    holds: Predicate
+    holds: Predicate | str
+    """`holds(node, graph)`; or an expression over `{node}`, `users` and `graph`, which saves the matcher a call."""
     explain: Explain | None = None
-    source: str | None = None
-    """The same predicate as an expression over `{node}`, `users` and `graph`, which saves the matcher a call."""
 
 
 @attrs.frozen(eq=False)
@@ -112,7 +111,7 @@ class OpPattern(Pattern):
 
     def only_use(self) -> OpPattern:
         """The node's outputs are used exactly once; a graph output counts as a use."""
-        condition = Condition("it is used more than once", has_one_use, explain_uses, ONE_USE)
+        condition = Condition("it is used more than once", ONE_USE, explain_uses)
         return attrs.evolve(self, conditions=(*self.conditions, condition))
 
     def children(self) -> tuple[Pattern, ...]:
@@ -225,16 +224,6 @@ def captures(pattern: Pattern) -> Iterator[str]:
         yield name
     for child in pattern.children():
         yield from captures(child)
-
-
-def uses(node: Node, graph: Any) -> int:
-    """How many uses a node's outputs have, graph outputs among them."""
-    count: int = len(graph.users.get(node.name, ())) + graph.output_uses.get(node.name, 0)
-    return count
-
-
-def has_one_use(node: Node, graph: Any) -> bool:
-    return uses(node, graph) == 1
 
 
 def explain_uses(node: Node, graph: Any) -> str:
