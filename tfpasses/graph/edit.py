@@ -77,7 +77,7 @@ class Edit:
         self._changed: dict[str, None] = {}
         self._removed: dict[str, None] = {}
         self._fresh = 0
-        self.savepoint()
+        self._begin()
 
     # reading
 
@@ -226,6 +226,11 @@ class Edit:
 
     def savepoint(self) -> None:
         """Set the point that `rollback` goes back to."""
+        if not self._log and not self._payload:
+            return  # nothing has happened since the last one
+        self._begin()
+
+    def _begin(self) -> None:
         self._made, self._changed, self._removed = {}, {}, {}
         self._payload: dict[str, Any] = {}
         self._rewired: dict[str, None] = {}
@@ -240,7 +245,7 @@ class Edit:
         while self._log:
             self._log.pop()()
         self._fresh = self._first_fresh
-        self.savepoint()
+        self._begin()
 
     def note(self, **payload: Any) -> None:
         """Say something about the rewrite that is being made, for the journal."""
@@ -258,7 +263,7 @@ class Edit:
             self.made_by, len(self.journal) + 1, rule, root, made, changed, removed, redirects, self._touched(), self._payload
         )
         self.journal.append(rewrite)
-        self.savepoint()
+        self._begin()
         return rewrite
 
     def freeze(self) -> Graph:

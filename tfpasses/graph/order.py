@@ -12,7 +12,20 @@ __all__ = ["sort_keys", "sort_nodes"]
 
 def sort_nodes(nodes: Mapping[str, Node]) -> dict[str, Node]:
     """The nodes in topological order, as near to the given order as that allows. Linear; raises `GraphError` on a cycle."""
+    if is_sorted(nodes):
+        return dict(nodes)
     return {name: nodes[name] for name in sort_keys(nodes, lambda name: [ref.node for ref in nodes[name].inputs])}
+
+
+def is_sorted(nodes: Mapping[str, Node]) -> bool:
+    """Whether every node comes after those that feed it."""
+    seen: set[str] = set()
+    for name, node in nodes.items():
+        for ref in node.inputs:
+            if ref.node not in seen:
+                return False
+        seen.add(name)
+    return True
 
 
 def sort_keys(keys: Iterable[str], before: Callable[[str], Iterable[str]]) -> list[str]:
