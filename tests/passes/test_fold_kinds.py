@@ -193,3 +193,18 @@ def test_dtype_policies(kind, policy):
     agree = partial(np.testing.assert_array_max_ulp, maxulp=1) if kernel.dtype == np.float32 else np.testing.assert_array_equal
     agree(new_kernel, (kernel.astype(np.float64) * a).astype(kernel.dtype))
     agree(new_bias, (bias.astype(np.float64) * a + shift).astype(kernel.dtype))
+
+
+def test_a_layer_without_input_channels_folds_to_its_bias():
+    x = keras.Input((0,), name="x")
+    model = bite(keras.Model(x, L.Identity(name="y")(L.BatchNormalization(name="bn")(L.Dense(5, name="linear")(x)))))
+    assert_folds(model)
+
+
+def test_a_channel_of_zeros_folds_to_its_bias():
+    model = chain(CASES["conv2d"].make(True), L.BatchNormalization(name="bn"), shape=CASES["conv2d"].shape)
+    kernel = model.get_layer("linear").kernel
+    kernel.assign(np.asarray(kernel) * (np.arange(6) != 2))
+    result = assert_folds(model)
+    assert not weights_of(result.model)[0][..., 2].any()
+    assert folded(model, verify="numeric").verdicts
