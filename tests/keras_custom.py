@@ -9,8 +9,10 @@ __all__ = [
     "Block",
     "Forgetful",
     "Halved",
+    "Joined",
     "Ones",
     "OrZero",
+    "Parts",
     "Scale",
     "SequentialTrainer",
     "Small",
@@ -97,6 +99,20 @@ class OrZero(keras.layers.Layer):
 
     def call(self, x, other=None):
         return x if other is None else x + other
+
+
+class Parts(keras.layers.Layer):
+    """Gives tensors in a nesting of dicts, lists and tuples."""
+
+    def call(self, x):
+        return {"z": x * 2, "a": [x + 1, (x,)]}
+
+
+class Joined(keras.layers.Layer):
+    """Takes such a nesting, and a tensor by keyword."""
+
+    def call(self, parts, scale=None):
+        return parts["z"] - parts["a"][0] * scale
 
 
 class WithoutConfig(keras.layers.Layer):

@@ -128,3 +128,10 @@ def test_names_given_later_do_not_disturb(tmp_path):
     to_keras(from_keras(keras.Sequential([keras.Input((3,)), L.Dense(1, name="mine")])))
     number = int(first.rpartition("_")[2]) if "_" in first else 0
     assert L.Dense(1).name == f"dense_{number + 1}"
+
+
+def test_a_constant_array_of_the_caller_stays_writable_and_apart():
+    factors, x = np.ones(4, "float32"), keras.Input((4,), name="x")
+    graph = from_keras(keras.Model(x, x * factors))
+    factors[:] = 7
+    assert [float(array.max()) for array in graph.weights.values()] == [1.0]

@@ -43,3 +43,24 @@ def test_a_model_leaves_as_it_came(name):
         assert_same_outputs(again, model, inputs_for(model), training=False)
         assert_same_outputs(again, model, inputs_for(model))
         assert_same_outputs(again, model, inputs_for(model), training=True)
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+def test_a_quantized_layer_is_opaque_and_keeps_its_weights_and_scales(mode):
+    x = keras.Input((16,), name="x")
+    model = keras.Model(x, keras.layers.Dense(16)(keras.layers.Dense(16, activation="relu")(x)))
+    model.quantize(mode)
+    graph = from_keras(model)
+    assert [node.op for node in graph.nodes.values()] == ["Input", "keras.Dense", "keras.Dense"]
+    again, _ = write(graph)
+    assert_same_outputs(again, model, inputs_for(model))
+    assert {v.path: v.numpy().tobytes() for v in again.weights} == {v.path: v.numpy().tobytes() for v in model.weights}
+
+
+def test_models_that_slice_differently_are_different_graphs():
+    x = keras.Input((6,), name="x")
+    digests = set()
+    for part in (x[:, 0:2], x[:, 1:3], x[:, 0:4:2]):
+        part._keras_history.operation.name = "slice"
+        digests.add(from_keras(keras.Model(x, part)).digest)
+    assert len(digests) == 3

@@ -109,12 +109,13 @@ def share_functions(old: Any, new: Any) -> None:
 
 def copy_state(source: Any, layer: Any, arrays: Sequence[Array]) -> None:
     """Weights (as given), trainable flags, and what else the layers inside keep (vocabularies, statistics, random states)."""
-    if [tuple(variable.shape) for variable in layer.weights] != [array.shape for array in arrays]:
+    variables = in_order_of(source, layer)
+    if [tuple(variable.shape) for variable in variables] != [array.shape for array in arrays]:
         raise UnsupportedModelError(
             f"layer {source.name}: rebuilt from its configuration, {type(source).__name__} has other weights "
-            f"({len(layer.weights)} instead of {len(arrays)}, or other shapes); its get_config() does not tell all"
+            f"({len(variables)} instead of {len(arrays)}, or other shapes); its get_config() does not tell all"
         )
-    for variable, array in zip(layer.weights, arrays, strict=True):
+    for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
     copy_random_state(source, layer)
     copy_trainable(source, layer)
@@ -125,6 +126,13 @@ def copy_state(source: Any, layer: Any, arrays: Sequence[Array]) -> None:
                 new.load_assets(folder)
         if isinstance(new, keras.layers.Normalization) and new.built:
             new.finalize_state()
+
+
+def in_order_of(source: Any, layer: Any) -> list[Any]:
+    """The layer's weights in the order of the source's, by name where names tell: a layer quantized when built may have another order."""
+    names = {variable.name: variable for variable in layer.weights}
+    wanted = [variable.name for variable in source.weights]
+    return [names[name] for name in wanted] if len(wanted) == len(set(wanted)) and set(wanted) == set(names) else list(layer.weights)
 
 
 def copy_random_state(source: Any, layer: Any) -> None:

@@ -244,7 +244,7 @@ class Reader:
             elif isinstance(value, bool) or not (isinstance(value, int | float) or hasattr(value, "__array__")):
                 return inputs, form
             else:
-                array = np.asarray(value)
+                array = np.array(value)  # a copy: the user's own array stays writable, and apart
                 array.setflags(write=False)
                 const = self.fresh(f"{name}.const{position}")
                 config = {"python": True} if isinstance(value, int | float) and not isinstance(value, np.generic) else {}
