@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from tfpasses.graph import VOCABULARY, Node, has_trait, ops_with_trait
+from tfpasses.graph import VOCABULARY, Node, ops_with_trait
 
 __all__ = [
     "Alternatives",
@@ -176,9 +176,15 @@ def op(*names: str, trait: str | None = None) -> OpPattern:
     ops = ops_with_trait(trait)
     words = trait.replace("_", " ")
     pattern = OpPattern(ops, f"{'an' if words[0] in 'aeiou' else 'a'} {words} op")
-    if all(trait in VOCABULARY[name].traits for name in ops):
+    conditional = {name: VOCABULARY[name].conditional[trait] for name in ops if trait in VOCABULARY[name].conditional}
+    if not conditional:
         return pattern
-    return pattern.when(f"as configured it is not {words}", lambda node, _: has_trait(node, trait))
+
+    def holds(node: Node, graph: Any) -> bool:
+        condition = conditional.get(node.op)
+        return condition is None or condition(node)
+
+    return pattern.when(f"as configured it is not {words}", holds)
 
 
 def anything() -> Anything:

@@ -14,7 +14,7 @@ __all__ = ["Match", "Miss"]
 Captured = Ref | tuple[Ref | None, ...] | None
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Match:
     """Where a pattern matched. `match["name"]` is the captured node, `match.ref("name")` the captured value."""
 
