@@ -318,8 +318,7 @@ def test_rollback_forgets_redirects():
 
 
 def state(edit):
-    users, weight_users, output_uses = indices(edit)
-    return dict(edit.nodes), users, weight_users, output_uses, dict(edit.weights), dict(edit.facts), edit.outputs, edit.redirects
+    return dict(edit.nodes), *indices(edit), dict(edit.weights), dict(edit.facts), edit.outputs, edit.redirects
 
 
 def seed():

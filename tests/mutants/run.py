@@ -16,7 +16,19 @@ from pathlib import Path
 from catalogue import MUTANTS, Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("tfpasses", "passes", "tests", "golden", "docs", "demo", "benchmarks", "pyproject.toml", "README.md", "CONTRIBUTING.md", "Makefile")
+PARTS = (
+    "tfpasses",
+    "passes",
+    "tests",
+    "golden",
+    "docs",
+    "demo",
+    "benchmarks",
+    "pyproject.toml",
+    "README.md",
+    "CONTRIBUTING.md",
+    "Makefile",
+)
 TESTS_FAILED = 1
 
 
@@ -65,8 +77,8 @@ def main() -> int:
             text = apply(project, mutant)
             status, output = run_tests(project, mutant.tests)
             (project / mutant.file).write_text(text)
-            caught = status == TESTS_FAILED
-            print(f"{number:2}/{len(chosen)} {'caught  ' if caught else 'SURVIVED'} {mutant.name} ({time.perf_counter() - start:.0f} s)", flush=True)
+            caught, seconds = status == TESTS_FAILED, time.perf_counter() - start
+            print(f"{number:2}/{len(chosen)} {'caught  ' if caught else 'SURVIVED'} {mutant.name} ({seconds:.0f} s)", flush=True)
             if not caught:
                 survivors.append(mutant.name)
                 print(output)

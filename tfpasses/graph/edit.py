@@ -6,6 +6,7 @@ Every change is logged, so that a rewrite that fails is rolled back to its savep
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import attrs
@@ -69,6 +70,7 @@ class Edit:
         self._users: dict[str, Mapping[tuple[str, int], int]] = dict(graph.users)
         self._owned: set[str] = set()
         self._output_uses: Mapping[str, int] = graph.output_uses
+        self._used_once: set[str] = set(graph.used_once)
         self._weight_users: dict[str, tuple[str, ...]] | None = None
         self._redirects: list[tuple[Ref, Ref]] = []
         self._straddled: set[str] = set()
@@ -90,6 +92,11 @@ class Edit:
     def output_uses(self) -> Mapping[str, int]:
         """As `Graph.output_uses`."""
         return self._output_uses
+
+    @property
+    def used_once(self) -> AbstractSet[str]:
+        """As `Graph.used_once`."""
+        return self._used_once
 
     @property
     def redirects(self) -> Mapping[Ref, Ref]:
@@ -184,11 +191,10 @@ class Edit:
             if index == old.index and consumer != new.node:
                 self._rewire(consumer, position, new)
         if old in self.outputs:
-            before, uses = self.outputs, self._output_uses
-            self.outputs = tuple(new if ref == old else ref for ref in before)
-            self._output_uses = count_outputs(self.outputs)
+            before = self.outputs
+            self._set_outputs(tuple(new if ref == old else ref for ref in before))
             self._released[old.node] = None
-            self._log.append(lambda: self._restore_outputs(before, uses))
+            self._log.append(lambda: self._set_outputs(before))
         self._redirects.append((old, new))
         self._log.append(lambda: (self._redirects.pop(), None)[-1])
 
@@ -305,8 +311,11 @@ class Edit:
         else:
             mapping[key] = before
 
-    def _restore_outputs(self, outputs: tuple[Ref, ...], uses: Mapping[str, int]) -> None:
-        self.outputs, self._output_uses = outputs, uses
+    def _set_outputs(self, outputs: tuple[Ref, ...]) -> None:
+        names = {ref.node for ref in (*self.outputs, *outputs)}
+        self.outputs, self._output_uses = outputs, count_outputs(outputs)
+        for name in names:
+            self._count(name)
 
     def _put(self, node: Node) -> None:
         before = self.nodes.get(node.name)
@@ -355,15 +364,27 @@ class Edit:
         return self._users[name]  # type: ignore[return-value]  # what is owned is a dict
 
     def _add_use(self, ref: Ref, consumer: str, position: int) -> None:
-        uses, use = self._own(ref.node), (consumer, position)
-        uses[use] = ref.index
-        self._log.append(lambda: self._undo(uses, use, None))
+        self._set_use(ref.node, (consumer, position), ref.index)
+        self._log.append(lambda: self._set_use(ref.node, (consumer, position), None))
 
     def _drop_use(self, ref: Ref, consumer: str, position: int) -> None:
-        uses, use = self._own(ref.node), (consumer, position)
-        del uses[use]
+        self._set_use(ref.node, (consumer, position), None)
         self._released[ref.node] = None
-        self._log.append(lambda: uses.__setitem__(use, ref.index))
+        self._log.append(lambda: self._set_use(ref.node, (consumer, position), ref.index))
+
+    def _set_use(self, name: str, use: tuple[str, int], index: int | None) -> None:
+        uses = self._own(name)
+        if index is None:
+            del uses[use]
+        else:
+            uses[use] = index
+        self._count(name)
+
+    def _count(self, name: str) -> None:
+        if len(self._users.get(name, ())) + self._output_uses.get(name, 0) == 1:
+            self._used_once.add(name)
+        else:
+            self._used_once.discard(name)
 
     def _rewire(self, consumer: str, position: int, new: Ref) -> None:
         node = self.nodes[consumer]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from functools import cached_property
 from typing import Any
 
@@ -84,6 +85,13 @@ class Graph:
     def output_uses(self) -> Mapping[str, int]:
         """How many graph outputs each node gives; each counts as a use."""
         return count_outputs(self.outputs)
+
+    @cached_property
+    def used_once(self) -> AbstractSet[str]:
+        """The nodes whose outputs have one use, graph outputs among the uses."""
+        outputs = self.output_uses
+        inside = {name for name, uses in self.users.items() if len(uses) == 1 and name not in outputs}
+        return inside | {name for name, count in outputs.items() if count == 1 and not self.users.get(name)}
 
     @cached_property
     def weight_users(self) -> Mapping[str, tuple[str, ...]]:

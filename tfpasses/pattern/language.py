@@ -35,7 +35,7 @@ __all__ = [
 Predicate = Callable[[Node, Any], bool]
 Explain = Callable[[Node, Any], str]
 
-ONE_USE = "len(users.get({node}.name, ())) + graph.output_uses.get({node}.name, 0) == 1"
+ONE_USE = "{node}.name in graph.used_once"
 
 
 @attrs.frozen(eq=False)
