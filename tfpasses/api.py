@@ -16,6 +16,7 @@ from tfpasses.manager import (
     Journal,
     NumericCheck,
     Observer,
+    OutputDifference,
     Pass,
     PassRecord,
     Pipeline,
@@ -201,30 +202,13 @@ def check_data(graph: Graph, data: Mapping[str, Array] | None) -> Mapping[str, A
     return samples
 
 
-@attrs.frozen
-class OutputDifference:
-    """How far two models' outputs are apart. Absolute; `scale` is the largest value of the first model's output."""
-
-    output: str
-    maximum: float
-    mean: float
-    scale: float
-    allowed: float
-
-    @property
-    def ok(self) -> bool:
-        """Whether the largest difference is a number within what is allowed."""
-        return self.maximum <= self.allowed
-
-
 def compare_models(
     a: Any, b: Any, data: Mapping[str, Array] | None = None, *, tolerance: float | None = None, seed: int = 0
 ) -> list[OutputDifference]:
     """Call two Keras models on the same inputs and compare their outputs one by one, in order. Inputs go by name where the two
     models have the same names, else by order.
 
-    Allowed is `tolerance` times the output's scale; without one, what the first model's own rounding explains: 4 times its error
-    against float64 (plus the same of the second, which is as far from the truth). Raises `TfpassesError` where the inputs or
+    What is allowed: see `tfpasses.manager.compare_outputs`. Raises `TfpassesError` where the inputs or
     the number of outputs differ, `VerificationError` where an output's shape does.
     """
     from tfpasses.frontends import keras as frontend
@@ -240,17 +224,10 @@ def compare_models(
         )
     inputs = check_data(first, data) or random_inputs(first, seed)
     values = [inputs[name] for name in first.inputs]
-    names = first.output_names
     ours = frontend.call_model(a, first, values)
     theirs = frontend.call_model(b, second, [inputs[name] for name in second.inputs] if by_name else values)
-    for name, x, y in zip(names, ours, theirs, strict=True):
+    for name, x, y in zip(first.output_names, ours, theirs, strict=True):
         if x.shape != y.shape:
             raise VerificationError(f"output {name} has shape {x.shape} in the first model and {y.shape} in the second")
-    truth = None
-    if tolerance is None:
-        feeds = [Ref(name) for name in first.inputs]
-        truth = frontend.keras_evaluator().compile(first, feeds, first.outputs, "float64")(dict(zip(feeds, values, strict=True)))
-    return [
-        OutputDifference(name, *figures)
-        for name, figures in zip(names, compare_outputs(first, ours, theirs, truth, tolerance), strict=True)
-    ]
+    fed = {Ref(name): value for name, value in zip(first.inputs, values, strict=True)}
+    return compare_outputs(first, ours, theirs, frontend.keras_evaluator(), fed, tolerance)

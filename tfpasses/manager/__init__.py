@@ -1,9 +1,10 @@
 """Passes and what runs them: contracts, registry, pipeline text, planning, observers, numeric verification. No TensorFlow."""
 
+from tfpasses.manager.compare import OutputDifference, compare_outputs
 from tfpasses.manager.contract import Contract, Effect, Property
 from tfpasses.manager.errors import PassError, PipelineError, RegistryError, VerificationError
 from tfpasses.manager.manager import run_passes
-from tfpasses.manager.numeric import NumericCheck, Verdict, compare_outputs, random_inputs
+from tfpasses.manager.numeric import NumericCheck, Verdict, random_inputs
 from tfpasses.manager.observers import Journal, Observer, PassRecord, RemarkLog, ShapeCheck, StructureCheck, Timing
 from tfpasses.manager.passes import Context, Pass, Remark, rule
 from tfpasses.manager.pipeline import Pipeline, options_of, type_name
@@ -16,6 +17,7 @@ __all__ = [
     "Journal",
     "NumericCheck",
     "Observer",
+    "OutputDifference",
     "Pass",
     "PassError",
     "PassRecord",

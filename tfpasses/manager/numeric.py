@@ -19,9 +19,9 @@ from tfpasses.graph import Array, Evaluator, Graph, Ref, Rewrite, Spec, follow
 from tfpasses.manager.contract import Effect
 from tfpasses.manager.errors import VerificationError
 from tfpasses.manager.observers import Observer, PassRecord
-from tfpasses.manager.rounding import UNITS, Wide, distance, fan_in, largest, magnitude_graph, measure, smallest, unit, wide
+from tfpasses.manager.rounding import UNITS, Measured, Wide, distance, fan_in, largest, magnitude_graph, measure, smallest, unit, wide
 
-__all__ = ["FACTOR", "NumericCheck", "Verdict", "compare_outputs", "random_inputs"]
+__all__ = ["FACTOR", "NumericCheck", "Verdict", "factor", "looks", "own_errors", "random_inputs"]
 
 FACTOR = 4.0
 DEFAULT_SIZE = 32
@@ -264,21 +264,32 @@ def check_outputs(
     before: Graph, evaluator: Evaluator, inputs: Mapping[Ref, Array], new: Sequence[Array]
 ) -> list[tuple[float, float, float]]:
     """Error, own error and bound of every graph output, given what they are after the pass: largest errors over the output."""
-    names = list(before.nodes)
     figures: list[tuple[float, float, float]] = []
-    for more in (0, SECOND_LOOK):
-        measured = measure(before, names, inputs, before.outputs, evaluator, [1.0] * len(before.outputs), more)
+    for measured in looks(before, evaluator, inputs):
         figures = []
-        for ref, array, own, truth, rate in zip(before.outputs, new, measured.own, measured.truth, measured.rates, strict=True):
+        errors = own_errors(before, measured)
+        for ref, array, own, truth, error in zip(before.outputs, new, measured.own, measured.truth, errors, strict=True):
             spec = before.spec(ref)
             if unit(spec):
-                explained = np.full(np.shape(truth), max(rate, unit(spec) * largest(truth)))
+                explained = np.full(np.shape(truth), error)
                 figures.append(worst_element(array, truth, own, explained, factor(spec) * explained))
             else:
                 figures.append((distance(array, own), 0.0, 0.0))
         if all(strain(figure) <= 1 for figure in figures):
             break
     return figures
+
+
+def looks(graph: Graph, evaluator: Evaluator, inputs: Mapping[Ref, Array]) -> Iterator[Measured]:
+    """The outputs' rounding as measured by one run, and then, for who is not content with that, by more."""
+    for more in (0, SECOND_LOOK):
+        yield measure(graph, list(graph.nodes), inputs, graph.outputs, evaluator, [1.0] * len(graph.outputs), more)
+
+
+def own_errors(graph: Graph, measured: Measured) -> list[float]:
+    """What rounding explains at each output: the largest error that it has, at least the rounding of one result; 0 for integers."""
+    units = [unit(graph.spec(ref)) for ref in graph.outputs]
+    return [max(rate, u * largest(truth)) if u else 0.0 for u, truth, rate in zip(units, measured.truth, measured.rates, strict=True)]
 
 
 def factor(spec: Spec) -> float:
@@ -303,35 +314,6 @@ def same_bits(a: Array, b: Array) -> bool:
     x, y = wide(a), wide(b)
     signs = np.signbit(x) == np.signbit(y)
     return bool(np.all((x == y) & signs | np.isnan(x) & np.isnan(y)))
-
-
-def compare_outputs(
-    graph: Graph, ours: Sequence[Array], theirs: Sequence[Array], truth: Sequence[Array] | None, tolerance: float | None
-) -> Iterable[tuple[float, float, float, float]]:
-    """For each output of two models: largest and mean difference, scale, and what is allowed.
-
-    Allowed is `tolerance` times the scale; without one, with e the first model's error against the float64 `truth` (at least the
-    rounding of a result), the second may be `FACTOR`·e from the truth, hence (`FACTOR` + 1)·e from the first.
-    """
-    for number, (ref, a, b) in enumerate(zip(graph.outputs, ours, theirs, strict=True)):
-        x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
-        scale = largest(x)
-        if tolerance is not None:
-            allowed = tolerance * scale
-        else:
-            exact = truth[number] if truth is not None else x
-            terms = fan_in(graph, list(graph.nodes))
-            allowed = (FACTOR + 1) * max(distance(x, exact), rounding(graph.spec(ref), scale, terms))
-        finite = np.isfinite(x) & np.isfinite(y)
-        mean = float(np.mean(np.abs(x - y), where=finite)) if finite.any() else 0.0
-        yield distance(x, y), mean, scale, allowed
-
-
-def rounding(spec: Spec, scale: float, terms: int) -> float:
-    """The least error that a computation at this scale must be granted: the rounding of one result. Where the values are
-    float64 already there is no better reference, so it is the expected error of a sum of `terms` rounded terms.
-    """
-    return unit(spec) * scale * (math.sqrt(4 * terms + 4) if spec.dtype == "float64" else 1.0)
 
 
 def random_inputs(graph: Graph, seed: int = 0, batch: int = 2) -> dict[str, Array]:

@@ -21,7 +21,20 @@ import numpy as np
 
 from tfpasses.graph import Array, Evaluator, Graph, LinearView, Node, Ref, Spec, has_trait
 
-__all__ = ["UNITS", "Wide", "distance", "fan_in", "jittered", "largest", "magnitude_graph", "measure", "smallest", "unit", "wide"]
+__all__ = [
+    "UNITS",
+    "Measured",
+    "Wide",
+    "distance",
+    "fan_in",
+    "jittered",
+    "largest",
+    "magnitude_graph",
+    "measure",
+    "smallest",
+    "unit",
+    "wide",
+]
 
 Wide = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
