@@ -273,20 +273,20 @@ def quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if "tensorflow" not in sys.modules:
-                import_quietly("tensorflow")
+                start_quietly()
             yield
     finally:
         logging.disable(before)
 
 
-def import_quietly(module: str) -> None:
-    """Import a module whose first lines go to file descriptor 2, whatever the log level."""
+def start_quietly() -> None:
+    """Import TensorFlow and let it look for its devices: what it says of that goes to file descriptor 2, whatever the log level."""
     sys.stderr.flush()
     saved = os.dup(2)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
-        importlib.import_module(module)
+        importlib.import_module("tensorflow").config.list_logical_devices()
     finally:
         os.dup2(saved, 2)
         os.close(saved)
