@@ -78,7 +78,7 @@ def test_an_empty_sequential_is_refused():
 
 @pytest.mark.parametrize("thing", [None, 3, "model.keras", L.Dense(2), np.zeros(3), keras.Model])
 def test_what_is_no_model_is_refused(thing):
-    assert "is not a Keras model; pass a keras.Model, or a path to load" in refusal(from_keras, thing)
+    assert "is not a Keras model; read a file with tfpasses.load(path)" in refusal(from_keras, thing)
 
 
 def test_a_layer_without_a_configuration_is_refused_by_name_with_the_advice_to_give_it_one():

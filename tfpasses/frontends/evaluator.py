@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfpasses.frontends.lowering import LOWERING, lower
 from tfpasses.graph import Array, Graph, GraphError, Node, Ref, Run, Spec
 
-__all__ = ["TensorFlowEvaluator"]
+__all__ = ["TensorFlowEvaluator", "cannot_compute"]
 
 Tensor = Any
 Opaque = Callable[[Node, Sequence[Tensor], Sequence[Array]], Sequence[Tensor]]
@@ -26,7 +26,9 @@ class TensorFlowEvaluator:
     """How the frontend runs a foreign node: the flat list of its outputs from its inputs and parameters."""
 
     def compile(self, graph: Graph, feeds: Sequence[Ref], fetches: Sequence[Ref], dtype: str | None = None) -> Run:
-        """See `tfpasses.graph.Evaluator`. Raises `GraphError` where a fetch depends on an input that is not fed."""
+        """See `tfpasses.graph.Evaluator`. Raises `GraphError` where a fetch depends on an input that is not fed, or a
+        node cannot be computed.
+        """
         given = set(feeds)
         steps = [graph.nodes[name] for name in needed(graph, given, fetches)]
         last = {ref: number for number, node in enumerate(steps) for ref in node.inputs}
@@ -41,7 +43,10 @@ class TensorFlowEvaluator:
             for ref in given:
                 state[ref] = tf.cast(tf.convert_to_tensor(values[ref]), self._dtype(graph.spec(ref), dtype))
             for number, node in enumerate(steps):
-                outputs = self._evaluate(graph, node, [state[ref] for ref in node.inputs], dtype)
+                try:
+                    outputs = self._evaluate(graph, node, [state[ref] for ref in node.inputs], dtype)
+                except (tf.errors.OpError, ValueError, TypeError) as error:
+                    raise cannot_compute(f"node {node.name}: {node.op}", error) from error
                 state.update((Ref(node.name, index), value) for index, value in enumerate(outputs) if Ref(node.name, index) not in given)
                 for ref in dead[number]:
                     state.pop(ref, None)
@@ -64,6 +69,14 @@ class TensorFlowEvaluator:
         if node.op != "BatchNorm":
             params = {slot: tf.cast(value, dtype) for slot, value in params.items()}
         return [tf.cast(lower(node, cast, params), dtype)]
+
+
+def cannot_compute(what: str, error: Exception) -> GraphError:
+    """What to say when TensorFlow or Keras refuses some values."""
+    if isinstance(error, GraphError):
+        return error
+    reason = " ".join(str(error).split())[:200]
+    return GraphError(f"{what} cannot be computed on these inputs ({reason}); give inputs that suit the model (data=.., --data)")
 
 
 def needed(graph: Graph, given: set[Ref], fetches: Sequence[Ref]) -> list[str]:

@@ -9,13 +9,12 @@ import attrs
 import keras
 
 from tfpasses.frontends.keras.clone import constructor_arguments, copied_operation, copy_random_state, copy_state, rebuilt
-from tfpasses.frontends.keras.layers import ACTIVATIONS, KINDS, OPERATIONS, Kind, activation_of, kind_of
+from tfpasses.frontends.keras.layers import ACTIVATIONS, JOINS, KINDS, OPERATIONS, Kind, activation_of, kind_of
 from tfpasses.graph import Array, Graph, Node, UnsupportedModelError
 from tfpasses.graph.text import format_value
 
 __all__ = ["LayerFactory", "Use"]
 
-LISTS = ("Add", "Subtract", "Multiply", "Maximum", "Minimum", "Concat")
 DEFAULT_INITIALIZERS = {"gamma": "ones", "variance": "ones", "bias": "zeros", "beta": "zeros", "mean": "zeros"}
 
 
@@ -132,7 +131,7 @@ class LayerFactory:
             kind = kind_of(source)
             if node.op.startswith("keras."):
                 return self.clone(node, source, name)
-            if kind is not None and kind.op == node.op:
+            if kind is not None and kind.op == node.op and expressible(node, kind, source):
                 return self.from_source(use, kind, source, name)
         elif source is not None and still_operation(node, source):
             return copied_operation(source, name)
@@ -154,15 +153,18 @@ class LayerFactory:
         """A layer for a node that a pass made."""
         params = self.graph.params(node)
         kind = KINDS.get(node.op)
-        if kind is not None:
-            rank = len(self.graph.spec(node.inputs[0]).shape)
-            config = {"name": name, "dtype": node.specs[0].dtype, **kind.write(node, params)}
+        shapes = [self.graph.spec(ref).shape for ref in node.inputs]
+        if node.op in JOINS and (len(set(shapes)) > 1 or any(self.graph.nodes[ref.node].op == "Const" for ref in node.inputs)):
+            if len(shapes) == 2:  # the operations broadcast as NumPy does, the layers in their own way
+                return JOINS[node.op](name=name)
+        elif kind is not None:
             try:
-                return self.with_weights(kind.layer_class(rank - 2), config, kind, params, None)
-            except (TypeError, ValueError) as error:
+                config = {"name": name, "dtype": node.specs[0].dtype, **kind.write(node, params)}
+                return self.with_weights(kind.layer_class(len(shapes[0]) - 2), config, kind, params, None)
+            except (KeyError, IndexError, TypeError, ValueError) as error:
                 raise no_layer_for(node) from error
         if node.op == "Dropout":
-            return keras.layers.Dropout(0.0, name=name)
+            return keras.layers.Dropout(0.0, name=name, dtype=node.specs[0].dtype)
         for function, (op, config) in ACTIVATIONS.items():
             if op == node.op and config == dict(node.config):
                 return keras.layers.Activation(function, name=name, dtype=node.specs[0].dtype)
@@ -204,12 +206,21 @@ class LayerFactory:
             args, kwargs = node.call.fill(value)
         else:
             tensors = [value(index) for index in range(len(node.inputs))]
-            listed = node.op == "Concat" or (node.op in LISTS and isinstance(layer, keras.Layer))
+            listed = node.op == "Concat" or (node.op in JOINS and isinstance(layer, keras.Layer))
             args, kwargs = ((tensors,) if listed else tuple(tensors)), {}
-        training = node.config.get("training")
-        if training is not None and (flattened or node.owner is None) and kwargs.get("training") != training:
-            kwargs["training"] = training
+        if flattened or node.owner is None or node.made_by:
+            kwargs.pop("training", None)
+            if node.config.get("training") is not None:
+                kwargs["training"] = node.config["training"]
         return args, kwargs
+
+
+def expressible(node: Node, kind: Kind, source: Any) -> bool:
+    """Whether a layer of the source's class can say what the node's configuration says: it says so already, or it is the class that
+    the vocabulary's operation is written as.
+    """
+    config = {key: value for key, value in node.config.items() if key != "training"}
+    return config == dict(kind.read(source)) or type(source) in KINDS[node.op].classes
 
 
 def no_layer_for(node: Node) -> UnsupportedModelError:

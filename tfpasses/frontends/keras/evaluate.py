@@ -7,8 +7,9 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from tfpasses.frontends.evaluator import TensorFlowEvaluator
+from tfpasses.frontends.evaluator import TensorFlowEvaluator, cannot_compute
 from tfpasses.graph import Array, Graph, GraphError, Node
 from tfpasses.graph.values import fill
 
@@ -33,8 +34,14 @@ def run_opaque(node: Node, inputs: Sequence[Any], params: Sequence[Array]) -> Se
 
 
 def call_model(model: Any, graph: Graph, values: Sequence[Array]) -> list[Array]:
-    """The flat outputs of a Keras model, called in inference mode on one array an input; `graph` is the model as it was read."""
-    outputs = model(fill(graph.input_structure, lambda index: values[index]), training=False)
+    """The flat outputs of a Keras model, called as it stands on one array an input; `graph` is the model as it was read. The model's
+    own state (that of an RNN, statistics of a batch norm in training mode) stays as it is. Raises `GraphError` where it cannot be called.
+    """
+    inputs = fill(graph.input_structure, lambda index: values[index])
+    try:
+        outputs, _ = model.stateless_call(model.trainable_variables, model.non_trainable_variables, inputs)
+    except (tf.errors.OpError, ValueError, TypeError) as error:
+        raise cannot_compute(f"model {model.name}", error) from error
     return [np.asarray(keras.ops.convert_to_numpy(value)) for value in keras.tree.flatten(outputs)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -181,7 +181,7 @@ KINDS: Mapping[str, Kind] = {kind.op: kind for kind in _KINDS}
 _BY_CLASS: dict[type, Kind] = {cls: kind for kind in _KINDS for cls in kind.classes}
 
 # Noise that is silent at inference. What they do in training is the source layer's business.
-_NOISE = Kind("Dropout", (L.Dropout,), _nothing, lambda node, params: {"rate": 0.0})
+_NOISE = Kind("Dropout", (L.Dropout,), _nothing, _no_arguments)
 _BY_CLASS |= dict.fromkeys(
     (L.Dropout, L.SpatialDropout1D, L.SpatialDropout2D, L.SpatialDropout3D, L.GaussianNoise, L.GaussianDropout, L.AlphaDropout), _NOISE
 )
@@ -259,5 +259,5 @@ OPERATIONS: Mapping[type, Callable[[Any], tuple[str, Config] | None]] = {
 }
 """Keras operation class -> canonical operation and configuration of an instance."""
 
-JOINS: Sequence[str] = ("Add", "Subtract", "Multiply", "Maximum", "Minimum")
-"""Operations whose constant arguments become `Const` nodes."""
+JOINS: Mapping[str, type] = {op: getattr(O.numpy, op) for op in ("Add", "Subtract", "Multiply", "Maximum", "Minimum")}
+"""Canonical operations of two or more inputs that broadcast -> the Keras operation. Its constant arguments become `Const` nodes."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 
 __all__ = ["Masks"]
 
@@ -65,5 +66,5 @@ def same(a: Any, b: Any) -> bool:
     """Whether two calls' arguments are the same tensors and equal constants."""
     left, right = keras.tree.flatten(a), keras.tree.flatten(b)
     return len(left) == len(right) and all(
-        x is y if isinstance(x, keras.KerasTensor) else bool(x == y) for x, y in zip(left, right, strict=True)
+        x is y if isinstance(x, keras.KerasTensor) else np.array_equal(x, y) for x, y in zip(left, right, strict=True)
     )

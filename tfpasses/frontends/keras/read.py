@@ -12,6 +12,7 @@ import numpy as np
 from keras.src.models.functional import Functional
 from keras.src.ops.numpy import GetItem
 
+from tfpasses.frontends.keras.fingerprint import code_fingerprint, vocabulary_fingerprint
 from tfpasses.frontends.keras.layers import JOINS, OPERATIONS, activation_of, kind_of
 from tfpasses.frontends.keras.nested import Border, border_of, functional_graph, is_model, opaque_models
 from tfpasses.graph import Array, Call, Graph, Node, Owner, Ref, Scope, Slot, Spec, UnsupportedModelError
@@ -57,7 +58,9 @@ def from_keras(model: Any) -> Graph:
 def functional_of(model: Any) -> Any:
     """The functional graph behind a model."""
     if not isinstance(model, keras.Model):
-        raise UnsupportedModelError(f"{type(model).__name__} is not a Keras model; pass a keras.Model, or a path to load")
+        raise UnsupportedModelError(
+            f"{type(model).__name__} is not a Keras model; read a file with tfpasses.load(path) or keras.saving.load_model(path)"
+        )
     if isinstance(model, keras.Sequential | Functional):
         refuse_own_call(model)
     if isinstance(model, keras.Sequential):
@@ -152,9 +155,11 @@ class Reader:
             if isinstance(value, keras.KerasTensor):
                 inputs.append(values[id(value)])
                 return Slot(len(inputs) - 1)
-            return value
+            return value.copy() if isinstance(value, np.ndarray) else value  # what the user does to the array later is not our graph's
 
         kind = kind_of(operation) if isinstance(operation, keras.Layer) else None
+        if kind is not None and kind.op in JOINS and len({len(tensor.shape) for tensor in call.arguments.keras_tensors}) > 1:
+            kind = None  # layers broadcast other ranks in their own way, not as the vocabulary does
         kwargs = dict(call.arguments.kwargs)
         training = effective_training(operation, kwargs, context)
         matters = isinstance(operation, MASK_MATTERS) or (training and isinstance(operation, keras.layers.BatchNormalization))
@@ -323,13 +328,16 @@ def map_arguments(form: Call) -> list[int]:
 def opaque_config(source: Any) -> dict[str, Any]:
     """The configuration that an opaque node shows: the source's own, without its name and what is empty."""
     if isinstance(source, keras.layers.Lambda):
-        return {"function": getattr(source.function, "__name__", type(source.function).__name__)}
+        name = getattr(source.function, "__name__", type(source.function).__name__)
+        return {"function": name, "code": code_fingerprint(source.function)}
     try:
         config = source.get_config()
     except (NotImplementedError, TypeError, ValueError, AttributeError):
         return {}
     hidden = {"name", "trainable", "dtype"}
-    return {key: as_tuples(value) for key, value in config.items() if key not in hidden and value is not None}
+    learned = vocabulary_fingerprint(source) if isinstance(source, keras.Layer) else ""
+    shown = {key: as_tuples(value) for key, value in config.items() if key not in hidden and value is not None}
+    return {**shown, "learned": learned} if learned else shown
 
 
 def as_tuples(value: Any) -> Any:

@@ -9,7 +9,7 @@ import attrs
 from tfpasses.graph import Graph, Node, Ref
 from tfpasses.graph.text import format_value
 
-__all__ = ["IntactScopes", "intact_scopes"]
+__all__ = ["IntactScopes", "intact_scopes", "nodes_by_scope"]
 
 
 @attrs.frozen
@@ -36,13 +36,7 @@ def intact_scopes(graph: Graph, note: Callable[[str], None]) -> IntactScopes:
     uses: dict[str, list[str]] = {}
     for path, scope in graph.scopes.items():
         uses.setdefault(scope.layer, []).append(path)
-    members: dict[str, list[Node]] = {path: [] for path in graph.scopes}
-    for node in graph.nodes.values():
-        path = node.scope
-        while path:
-            if path in members:
-                members[path].append(node)
-            path = path.rpartition("/")[0]
+    members = nodes_by_scope(graph)
     intact: set[str] = set()
     for layer, paths in uses.items():
         reason = next((why for path in paths if (why := broken_border(graph, path, members[path]))), "")
@@ -53,6 +47,19 @@ def intact_scopes(graph: Graph, note: Callable[[str], None]) -> IntactScopes:
         else:
             intact.update(paths)
     return IntactScopes(frozenset(intact))
+
+
+def nodes_by_scope(graph: Graph) -> dict[str, list[Node]]:
+    """The nodes in each use of a nested model, those of models nested deeper among them, in the graph's order; all under the empty path."""
+    members: dict[str, list[Node]] = {path: [] for path in ("", *graph.scopes)}
+    for node in graph.nodes.values():
+        members[""].append(node)
+        path = node.scope
+        while path:
+            if path in members:
+                members[path].append(node)
+            path = path.rpartition("/")[0]
+    return members
 
 
 def broken_border(graph: Graph, path: str, nodes: list[Node]) -> str:

@@ -15,7 +15,7 @@ from tfpasses.frontends.keras.masks import Masks
 from tfpasses.frontends.keras.names import FinalNames
 from tfpasses.frontends.keras.nested import functional_graph
 from tfpasses.frontends.keras.read import KerasModel, structure
-from tfpasses.frontends.keras.scopes import intact_scopes
+from tfpasses.frontends.keras.scopes import intact_scopes, nodes_by_scope
 from tfpasses.graph import Graph, Node, Ref, UnsupportedModelError
 from tfpasses.graph.order import sort_keys
 from tfpasses.graph.values import fill
@@ -117,6 +117,7 @@ class Writer:
         self.graph = graph
         self.note = note
         self.scopes = intact_scopes(graph, note)
+        self.members = nodes_by_scope(graph)
         self.factory = LayerFactory(graph, note)
         self.models: dict[str, tuple[str, Any]] = {}
         """Nested model's path -> the use that it was written from, and the model."""
@@ -134,13 +135,17 @@ class Writer:
             else:
                 self.write_unit(unit, values, inside)
         self.masks.name_rest(lambda name: self.factory.unique(name, self.level(inside)))
+        for ref in fetches:
+            if ref not in values:
+                raise UnsupportedModelError(f"output {ref} is a constant; Keras cannot give one as an output")
         return [values[ref] for ref in fetches]
 
     def units(self, inside: str) -> dict[str, Unit]:
         """The units of a level, in the graph's order."""
         units: dict[str, Unit] = {}
-        for name, node in self.graph.nodes.items():
-            if not name.startswith(inside) or node.op in ("Input", "Const"):
+        for node in self.members[inside[:-1]]:
+            name = node.name
+            if node.op in ("Input", "Const"):
                 continue
             scope = self.scopes.outermost(name, inside)
             if scope is not None:
