@@ -57,8 +57,10 @@ class FoldBatchNorms(Pass):
                     edit.nodes[name],
                 )
             pairs.append((edit.nodes[name], bn))
-        affines = [Affine.of(bn, edit) for _, bn in pairs]
-        for (linear, bn), affine in zip(pairs, affines, strict=True):
+        affines: list[Affine] = []
+        for linear, bn in pairs:
+            affine = Affine.of(bn, edit)
+            affines.append(affine)
             reason = unsuitable(linear, bn, affine, edit)
             if reason:
                 return match.miss(reason, bn)

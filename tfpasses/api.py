@@ -11,7 +11,7 @@ from typing import Any, Literal
 import attrs
 import numpy as np
 
-from tfpasses.graph import Array, Fact, Graph, Ref, Rewrite, TfpassesError, load_facts, save_facts
+from tfpasses.graph import Array, Fact, FactsError, Graph, Ref, Rewrite, TfpassesError, load_facts, save_facts
 from tfpasses.manager import (
     Journal,
     NumericCheck,
@@ -139,7 +139,7 @@ def rename_facts(facts: Mapping[tuple[Ref, str], Fact], names: Mapping[str, str]
 
 def run(
     model: Any,
-    pipeline: str | Pipeline | Pass | Iterable[Pass],
+    pipeline: str | Pipeline | Pass | Iterable[Pass | str],
     *,
     verify: Verify = "shapes",
     data: Mapping[str, Array] | None = None,
@@ -156,10 +156,12 @@ def run(
     """
     if verify not in LEVELS:
         raise TfpassesError(f"verify={verify!r} is none of {', '.join(LEVELS)}")
+    if data is not None and verify != "numeric":
+        raise DataError('data is only used with verify="numeric"')
     passes = Pipeline.of(pipeline)
     graph = model if isinstance(model, Graph) else from_keras(model)
     if facts is not None:
-        graph = attrs.evolve(graph, facts=load_facts(facts, graph) if isinstance(facts, str | Path) else dict(facts))
+        graph = attrs.evolve(graph, facts=load_facts(facts, graph) if isinstance(facts, str | Path) else check_facts(facts))
     level = LEVELS.index(verify)
     timing, remarks, journal = Timing(), RemarkLog(), Journal()
     watching: list[Observer] = [timing, remarks, journal]
@@ -183,13 +185,27 @@ def run(
     return Result(written, rewritten, (*remarks.remarks, *notes), tuple(timing.seconds), tuple(journal.records), verdicts, names)
 
 
+def check_facts(facts: Any) -> dict[tuple[Ref, str], Fact]:
+    """Facts by value and kind, or a clear refusal."""
+    if not isinstance(facts, Mapping):
+        raise FactsError(f"facts are of type {type(facts).__name__}; give the facts of a graph, or the file that an earlier run saved")
+    for key, fact in facts.items():
+        if not (isinstance(fact, Fact) and isinstance(key, tuple) and len(key) == 2 and isinstance(key[0], Ref) and key[1] == fact.kind):
+            raise FactsError(f"facts hold {key!r}: {fact!r}; a fact stands under its value and kind, (Ref(node), fact.kind)")
+    return dict(facts)
+
+
 def check_data(graph: Graph, data: Mapping[str, Array] | None) -> Mapping[str, Array] | None:
     """Data by input name, or a clear refusal: unknown or missing inputs, shapes that do not fit, no samples."""
     if data is None:
         return None
+    if not isinstance(data, Mapping):
+        raise DataError(f"data is of type {type(data).__name__}; give arrays by input name: {', '.join(graph.inputs)}")
     if set(data) != set(graph.inputs):
-        raise DataError(f"data is given for {', '.join(sorted(data)) or 'nothing'}; the model's inputs are {', '.join(graph.inputs)}")
-    samples = {name: np.asarray(data[name]) for name in graph.inputs}
+        raise DataError(
+            f"data is given for {', '.join(sorted(map(str, data))) or 'nothing'}; the model's inputs are {', '.join(graph.inputs)}"
+        )
+    samples = {name: sample_array(name, data[name]) for name in graph.inputs}
     for name, array in samples.items():
         spec = graph.nodes[name].specs[0]
         fits = array.ndim == len(spec.shape) and all(b is None or a == b for a, b in zip(array.shape, spec.shape, strict=True))
@@ -200,6 +216,13 @@ def check_data(graph: Graph, data: Mapping[str, Array] | None) -> Mapping[str, A
         if spec.dtype in ("float32", "float64"):
             samples[name] = array.astype(spec.dtype)
     return samples
+
+
+def sample_array(name: str, values: Any) -> Array:
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"data for input {name} is no array: {' '.join(str(error).split())}") from error
 
 
 def compare_models(

@@ -230,8 +230,8 @@ def verify(a: Path, b: Path, data: Path | None, seed: int, tolerance: float | No
 def check_readable(*paths: Path | None) -> None:
     """Refuse an input file that is not there before TensorFlow is loaded."""
     for path in filter(None, paths):
-        if not path.is_file():
-            raise click.ClickException(f"{path}: {'is a directory; name a file' if path.is_dir() else 'no such file'}")
+        if not os.path.isfile(path):  # unlike Path.is_file it also takes a name that is too long
+            raise click.ClickException(f"{path}: {'is a directory; name a file' if os.path.isdir(path) else 'no such file'}")
 
 
 def check_writable(*paths: Path | None) -> None:
@@ -239,9 +239,9 @@ def check_writable(*paths: Path | None) -> None:
     from tfpasses.graph import WriteError
 
     for path in filter(None, paths):
-        if path.is_dir():
+        if os.path.isdir(path):
             raise WriteError(f"{path}: is a directory; name a file")
-        if not path.parent.is_dir():
+        if not os.path.isdir(path.parent):
             raise WriteError(f"{path}: cannot be written: there is no folder {path.parent}")
         if not os.access(path.parent, os.W_OK):
             raise WriteError(f"{path}: cannot be written: no permission to write in {path.parent}")

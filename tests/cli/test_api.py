@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -54,7 +55,7 @@ def test_the_model_and_the_graph_of_a_result_are_the_same(model):
     assert tfpasses.from_keras(result.model).digest == result.graph.digest
 
 
-@pytest.mark.parametrize("kind", ["text", "pass", "passes", "pipeline"])
+@pytest.mark.parametrize("kind", ["text", "pass", "passes", "texts", "pipeline"])
 def test_every_form_of_a_pipeline_is_taken(graph, kind):
     from tfpasses.passes.fold_batch_norms import FoldBatchNorms
 
@@ -62,6 +63,7 @@ def test_every_form_of_a_pipeline_is_taken(graph, kind):
         "text": "fold-batch-norms",
         "pass": FoldBatchNorms(),
         "passes": [FoldBatchNorms()],
+        "texts": ["fold-batch-norms"],
         "pipeline": tfpasses.Pipeline.parse("fold-batch-norms"),
     }[kind]
     assert [rewrite.root for rewrite in tfpasses.run(graph, form).rewrites] == ["bn"]
@@ -166,6 +168,14 @@ BAD_RUNS = {
     "grammar": (dict(pipeline="fold-batch-norms{{"), PipelineError, "at column 18"),
     "model": (dict(model=3), UnsupportedModelError, "int is not a Keras model"),
     "unbuilt": (dict(model=keras.Sequential([L.Dense(2)])), UnsupportedModelError, "is not built"),
+    "a path for a model": (dict(model="x.keras"), UnsupportedModelError, "tfpasses.load(path) or keras.saving.load_model(path)"),
+    "a class for a pass": (dict(pipeline=tfpasses.Pass), PipelineError, "call it: Pass()"),
+    "facts that are none": (dict(facts={"d": 1}), FactsError, "facts hold 'd': 1"),
+    "facts by no name": (dict(facts=3), FactsError, "facts are of type int"),
+    "data by no name": (dict(verify="numeric", data=np.ones((1, 8, 8, 3))), DataError, "data is of type ndarray"),
+    "data under a number": (dict(verify="numeric", data={1: np.ones((1, 8, 8, 3))}), DataError, "data is given for 1"),
+    "ragged data": (dict(verify="numeric", data={"image": [[1.0], [1.0, 2.0]]}), DataError, "data for input image is no array"),
+    "data that nobody reads": (dict(data={"image": np.ones((1, 8, 8, 3))}), DataError, 'data is only used with verify="numeric"'),
     "facts": (dict(facts="none.npz"), FactsError, "none.npz: no such file"),
     "data": (dict(verify="numeric", data={"y": np.ones((1, 8, 8, 3))}), DataError, "the model's inputs are image"),
 }
@@ -175,7 +185,7 @@ BAD_RUNS = {
 def test_a_bad_argument_of_run(model, fault):
     arguments, error, message = BAD_RUNS[fault]
     arguments = {"model": model, "pipeline": "fold-batch-norms"} | arguments
-    with pytest.raises(error, match=message.replace("(", r"\(")):
+    with pytest.raises(error, match=re.escape(message)):
         tfpasses.run(arguments.pop("model"), arguments.pop("pipeline"), **arguments)
 
 

@@ -30,6 +30,11 @@ def test_a_missing_model(reads, tmp_path, command):
 
 
 @pytest.mark.parametrize("command", READERS)
+def test_a_name_that_is_too_long(reads, tmp_path, command):
+    assert reads(tmp_path / f"{'x' * 300}.keras", command) == "no such file"
+
+
+@pytest.mark.parametrize("command", READERS)
 def test_a_folder_for_a_model(reads, tmp_path, command):
     assert reads(tmp_path, command) == "is a directory; name a file"
 
@@ -133,6 +138,12 @@ def test_an_output_that_is_a_folder(refusal, files, tmp_path, command):
     rest = FOLD if command == "run" else ()
     said = refusal(command, files / "small.keras", *rest, "-o", tmp_path / "out.keras")
     assert said == f"{tmp_path / 'out.keras'}: is a directory; name a file"
+
+
+@pytest.mark.parametrize("command", ["run", "show"])
+def test_an_output_whose_name_is_too_long(refusal, files, tmp_path, command):
+    rest = FOLD if command == "run" else ()
+    assert "cannot be written: File name too long" in refusal(command, files / "small.keras", *rest, "-o", tmp_path / f"{'x' * 300}.keras")
 
 
 @pytest.mark.parametrize("command", ["run", "show"])

@@ -1,4 +1,5 @@
 import contextlib
+import time
 
 import attrs
 import numpy as np
@@ -167,6 +168,12 @@ def test_weights_of_an_edit_are_read_only():
     assert not edit.weights["own"].flags.writeable
 
 
+def test_the_callers_array_stays_writable():
+    edit, array = Edit(shared_kernel()), np.zeros((4, 4))
+    edit.set_params(edit.nodes["c"], {"kernel": array})
+    assert array.flags.writeable
+
+
 # redirect, set_input, replace, remove
 
 
@@ -180,6 +187,17 @@ def test_redirect_moves_graph_outputs():
     edit = Edit(graph(node("x", "Input"), node("a", "Relu", "x"), outputs=["a", "x", "a"]))
     edit.redirect(Ref("a"), Ref("x"))
     assert (edit.outputs, edit.output_uses) == ((Ref("x"),) * 3, {"x": 3})
+
+
+def test_redirects_of_many_outputs_cost_no_more_than_the_outputs():
+    count = 4000
+    nodes = [node(f"n{i}", "Relu", "x") for i in range(count)]
+    edit = Edit(graph(node("x", "Input"), *nodes, outputs=[n.name for n in nodes]))
+    started = time.process_time()
+    for n in nodes:
+        edit.replace(n, Ref("x"))
+    assert time.process_time() - started < 2.0
+    assert (edit.outputs, edit.output_uses) == ((Ref("x"),) * count, {"x": count})
 
 
 def test_redirect_leaves_the_other_outputs_of_the_node_alone():
@@ -521,3 +539,42 @@ def test_a_scope_is_not_straddled_by_a_node_whose_name_only_begins_alike():
     edit.change(edit.nodes["mm"], op="Tanh")
     edit.change(edit.nodes["out"], op="Tanh")
     assert not edit.freeze().scopes["m"].straddled
+
+
+def used_twice():
+    """A nested model `m` that holds `m/in`, and a second use of `m`."""
+    names = ["m/a", "m/in/a", "m_1/a", "m_1/in/a", "out"]
+    nodes = [node(name, "Relu", before) for before, name in zip(["x", *names], names, strict=False)]
+    layers = {"m": "m", "m/in": "m/in", "m_1": "m", "m_1/in": "m/in"}
+    scopes = {path: Scope(layer, None, (Ref("x"),), (Ref(f"{path}/a"),)) for path, layer in layers.items()}
+    return graph(node("x", "Input"), *nodes, outputs=["out"], scopes=scopes)
+
+
+@pytest.mark.parametrize(
+    ("touched", "straddled"),
+    [
+        (["m/a", "m_1/a"], []),
+        (["m/in/a", "m_1/in/a"], []),
+        (["m/a", "m_1/in/a"], ["m_1/in"]),
+        (["m/in/a", "m_1/in/a", "out"], ["m", "m/in", "m_1", "m_1/in"]),
+        (["m/a", "out"], ["m"]),
+    ],
+)
+def test_all_uses_of_one_nested_model_count_as_inside(touched, straddled):
+    edit = Edit(used_twice())
+    for name in touched:
+        edit.change(edit.nodes[name], op="Tanh")
+    scopes = edit.freeze().scopes
+    assert [path for path in scopes if scopes[path].straddled] == straddled
+
+
+def test_rewrites_among_many_scopes_cost_no_more_than_the_nodes_they_touch():
+    count = 3000
+    nodes = [node(f"m{i}/a", "Relu", "x") for i in range(count)]
+    scopes = {f"m{i}": Scope(f"m{i}", None, (Ref("x"),), (Ref(f"m{i}/a"),)) for i in range(count)}
+    edit = Edit(graph(node("x", "Input"), *nodes, outputs=[n.name for n in nodes], scopes=scopes))
+    started = time.process_time()
+    for n in nodes:
+        edit.change(n, op="Tanh")
+        edit.commit("r", n.name)
+    assert time.process_time() - started < 2.0

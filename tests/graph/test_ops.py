@@ -2,7 +2,6 @@ import pytest
 
 from graphs import node
 from tfpasses.graph import TRAITS, VOCABULARY, has_trait, ops_with_trait
-from tfpasses.graph.ops import is_canonical
 
 
 def relu(**config):
@@ -47,8 +46,3 @@ def test_multiply_is_not_positively_homogeneous():
 def test_an_unknown_trait_is_an_error():
     with pytest.raises(ValueError, match="unknown trait 'lineal'"):
         ops_with_trait("lineal")
-
-
-@pytest.mark.parametrize(("op", "known"), [("Conv", True), ("keras.LSTM", False)])
-def test_foreign_ops_are_not_canonical(op, known):
-    assert is_canonical(op) is known

@@ -162,7 +162,7 @@ def test_outputs_that_changed_places_are_caught():
     graph = from_keras(keras.Model(x, [L.ReLU(name="a")(x), L.Activation("tanh", name="b")(x)]))
 
     def apply(edit):
-        edit.outputs = edit.outputs[::-1]
+        edit._outputs.reverse()
         edit.change(edit.nodes["a"], config=dict(edit.nodes["a"].config))
         edit.commit("swap", "a")
 
@@ -174,7 +174,7 @@ def test_an_output_that_was_lost_is_caught():
     graph = from_keras(keras.Model(x, [L.ReLU(name="a")(x), L.Activation("tanh", name="b")(x)]))
 
     def apply(edit):
-        edit.outputs = edit.outputs[:1]
+        edit._outputs.pop()
         edit.change(edit.nodes["a"], config=dict(edit.nodes["a"].config))
         edit.commit("lose", "a")
 

@@ -66,7 +66,7 @@ def parse(text):
 # round trip
 
 words = st.text(max_size=8)
-numbers = st.floats(allow_nan=False)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
 rich = st.builds(
     Rich,
     flag=st.booleans(),
@@ -154,7 +154,9 @@ def test_a_pass_may_come_twice():
     assert parse("plain,rich,plain").passes == (Plain(), Rich(), Plain())
 
 
-@pytest.mark.parametrize("value", ["plain,rich", Pipeline([Plain(), Rich()]), [Plain(), Rich()], (Plain(), Rich())])
+@pytest.mark.parametrize(
+    "value", ["plain,rich", Pipeline([Plain(), Rich()]), [Plain(), Rich()], (Plain(), Rich()), ["plain", Rich()], ["plain,rich"]]
+)
 def test_a_pipeline_is_made_of_a_text_or_of_passes(value):
     assert Pipeline.of(value) == Pipeline([Plain(), Rich()])
 
@@ -163,7 +165,28 @@ def test_a_pipeline_is_made_of_one_pass():
     assert Pipeline.of(Plain()) == Pipeline([Plain()])
 
 
+def test_an_option_is_called_as_the_constructor_calls_it():
+    register(attrs.frozen(type("Hidden", (Pass,), {"name": "hidden", "contract": EXACT, "__annotations__": {"_the_c": int}, "_the_c": 1})))
+    pipeline = parse("hidden{the-c=2}")
+    assert (str(pipeline), list(options_of(type(pipeline.passes[0])))) == ("hidden{the-c=2}", ["the-c"])
+
+
 # errors
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (Plain, r"Plain is a class, not a pass; call it: Plain\(\)"),
+        ([Plain], r"call it: Plain\(\)"),
+        (3, "3 is no pass"),
+        ([None], "None is no pass"),
+    ],
+)
+def test_what_is_no_pass_is_refused(value, message):
+    with pytest.raises(PipelineError, match=message):
+        Pipeline.of(value)
+
 
 GRAMMAR = {
     "": "a pass name is expected at column 1",
@@ -202,6 +225,9 @@ OPTIONS = {
     "rich{count=none}": "pass rich, option count: 'none' is not int (default 3)",
     'rich{count=""}': "pass rich, option count: '' is not int (default 3)",
     "rich{ratio=half}": "pass rich, option ratio: 'half' is not float (default 0.5)",
+    "rich{ratio=1e999}": "pass rich, option ratio: '1e999' is not float (default 0.5)",
+    "rich{ratio=nan}": "pass rich, option ratio: 'nan' is not float (default 0.5)",
+    "rich{maybe-number=-inf}": "pass rich, option maybe-number: '-inf' is not float, optional (default 1.0)",
     "rich{flag=True}": "pass rich, option flag: 'True' is not bool (default false)",
     "rich{flag=1}": "pass rich, option flag: '1' is not bool (default false)",
     "rich{mode=medium}": "pass rich, option mode: 'medium' is not fast|slow| (default fast)",

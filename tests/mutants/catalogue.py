@@ -79,7 +79,7 @@ MUTANTS = (
         "pass",
         PATTERN,
     ),
-    Mutant("graph outputs not redirected", "tfpasses/graph/edit.py", "        if old in self.outputs:\n", "        if False:\n", GRAPH),
+    Mutant("graph outputs not redirected", "tfpasses/graph/edit.py", "        if places:\n", "        if False:\n", GRAPH),
     Mutant(
         "weight changed behind another node's back", "tfpasses/graph/edit.py", "            if others:\n", "            if False:\n", GRAPH
     ),

@@ -9,6 +9,7 @@ from keras import layers as L
 import tfpasses
 from fold_cases import batch, bite, expected_weights, own_error_ratio
 from tfpasses.graph import ChannelStats
+from tfpasses.passes.fold import Affine
 
 SHAPE = (8, 8, 4)
 
@@ -241,3 +242,11 @@ def test_a_conv_whose_kernel_a_custom_layer_reads_too_stays():
     journal = tfpasses.run(tfpasses.from_keras(model), "fold-batch-norms")  # Keras cannot rebuild such a layer
     assert not journal.rewrites
     assert missed(journal) == {"bn": "linear shares a weight with spy, which uses it in another way"}
+
+
+def test_uses_after_the_first_that_differs_are_not_looked_at(monkeypatch):
+    x, layer, asked, of = keras.Input(SHAPE, name="x"), conv(), [], Affine.of
+    uses = [L.BatchNormalization(name=f"bn{i}", epsilon=0.1 * (i + 1))(layer(L.Rescaling(i + 1.0)(x))) for i in range(6)]
+    monkeypatch.setattr(Affine, "of", lambda node, graph: asked.append(node.name) or of(node, graph))
+    assert len(missed(tfpasses.run(bite(keras.Model(x, L.Add(name="y")(uses))), "fold-batch-norms"))) == 6
+    assert len(asked) == 12  # two a root

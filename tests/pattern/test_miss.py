@@ -57,6 +57,11 @@ def test_every_use_is_named():
     assert reason(source, op("Relu").only_use(), "r") == "it has 3 uses: s, s, a graph output"
 
 
+def test_many_uses_are_counted():
+    source = graph(X, node("r", "Relu", "x"), *[node(f"t{i}", "Tanh", "r") for i in range(5)], outputs=["t0", "r"])
+    assert reason(source, op("Relu").only_use(), "r") == "it has 6 uses: t0, t1, t2 and 3 more"
+
+
 def test_a_constant_gives_its_reason():
     nodes = [X, node("k", "Const", params={"value": "v"}), node("m", "Multiply", "x", "k")]
     source = graph(*nodes, outputs=["m"], weights={"v": 2})

@@ -1,3 +1,4 @@
+import os
 import re
 import subprocess
 import time
@@ -10,7 +11,7 @@ import tfpasses
 import zoo
 from graphs import chain, graph, node
 from tfpasses.graph import Ref, Scope, Spec
-from tfpasses.view import to_dot, to_svg
+from tfpasses.view import dot, to_dot, to_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -139,4 +140,18 @@ def test_without_dot_there_is_no_picture_but_a_remedy(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert to_svg(chain("Relu"), missing_ok=True) is None
     with pytest.raises(RuntimeError, match="apt-get install graphviz"):
+        to_svg(chain("Relu"))
+
+
+@pytest.mark.parametrize(
+    ("program", "message"), [("exec sleep 60", "needs more than 0.2 s to draw 2 nodes"), ("echo no >&2; exit 3", "dot fails: no;")]
+)
+def test_a_dot_that_hangs_or_fails_gives_no_picture_but_a_remedy(monkeypatch, tmp_path, program, message):
+    (tmp_path / "dot").write_text(f"#!/bin/sh\n{program}\n")
+    (tmp_path / "dot").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(dot, "SECONDS", 0.2)
+    monkeypatch.setattr(dot, "SECONDS_IN_NOTEBOOK", 0.2)
+    assert to_svg(chain("Relu"), missing_ok=True) is None
+    with pytest.raises(tfpasses.TfpassesError, match=f"{message}.*use --format dot or text"):
         to_svg(chain("Relu"))

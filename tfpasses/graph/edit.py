@@ -14,7 +14,7 @@ import numpy as np
 
 from tfpasses.graph.errors import GraphError
 from tfpasses.graph.facts import Fact, FactKey
-from tfpasses.graph.graph import Array, Graph, Scope, count_outputs
+from tfpasses.graph.graph import Array, Graph, Scope
 from tfpasses.graph.node import EMPTY, Node
 from tfpasses.graph.order import sort_nodes
 from tfpasses.graph.shapes import infer_shape
@@ -65,11 +65,14 @@ class Edit:
         self.nodes: dict[str, Node] = dict(graph.nodes)
         self.weights: dict[str, Array] = dict(graph.weights)
         self.facts: dict[FactKey, Fact] = dict(graph.facts)
-        self.outputs: tuple[Ref, ...] = graph.outputs
         self.journal: list[Rewrite] = []
         self._users: dict[str, Mapping[tuple[str, int], int]] = dict(graph.users)
         self._owned: set[str] = set()
-        self._output_uses: Mapping[str, int] = graph.output_uses
+        self._outputs = list(graph.outputs)
+        self._output_places: dict[Ref, set[int]] = {}
+        for place, ref in enumerate(graph.outputs):
+            self._output_places.setdefault(ref, set()).add(place)
+        self._output_uses: dict[str, int] = dict(graph.output_uses)
         self._used_once: set[str] = set(graph.used_once)
         self._weight_users: dict[str, tuple[str, ...]] | None = None
         self._redirects: list[tuple[Ref, Ref]] = []
@@ -82,6 +85,11 @@ class Edit:
         self._begin()
 
     # reading
+
+    @property
+    def outputs(self) -> tuple[Ref, ...]:
+        """As `Graph.outputs`."""
+        return tuple(self._outputs)
 
     @property
     def users(self) -> Mapping[str, Mapping[tuple[str, int], int]]:
@@ -190,11 +198,11 @@ class Edit:
         for (consumer, position), index in list(self._users.get(old.node, {}).items()):
             if index == old.index and consumer != new.node:
                 self._rewire(consumer, position, new)
-        if old in self.outputs:
-            before = self.outputs
-            self._set_outputs(tuple(new if ref == old else ref for ref in before))
+        places = tuple(self._output_places.get(old, ()))
+        if places:
+            self._set_outputs(places, new)
             self._released[old.node] = None
-            self._log.append(lambda: self._set_outputs(before))
+            self._log.append(lambda: self._set_outputs(places, old))
         self._redirects.append((old, new))
         self._log.append(lambda: (self._redirects.pop(), None)[-1])
 
@@ -311,11 +319,19 @@ class Edit:
         else:
             mapping[key] = before
 
-    def _set_outputs(self, outputs: tuple[Ref, ...]) -> None:
-        names = {ref.node for ref in (*self.outputs, *outputs)}
-        self.outputs, self._output_uses = outputs, count_outputs(outputs)
-        for name in names:
-            self._count(name)
+    def _set_outputs(self, places: Sequence[int], new: Ref) -> None:
+        for place in places:
+            old, self._outputs[place] = self._outputs[place], new
+            self._output_places[old].remove(place)
+            self._output_places.setdefault(new, set()).add(place)
+            self._count_output(old.node, -1)
+            self._count_output(new.node, +1)
+
+    def _count_output(self, name: str, change: int) -> None:
+        count = self._output_uses.pop(name, 0) + change
+        if count:
+            self._output_uses[name] = count
+        self._count(name)
 
     def _put(self, node: Node) -> None:
         before = self.nodes.get(node.name)
@@ -344,7 +360,7 @@ class Edit:
             self._log.append(lambda key=key, users=users: index.__setitem__(key, users))  # type: ignore[misc]
 
     def _set_weight(self, key: str, array: Array) -> None:
-        array = np.asarray(array)
+        array = np.asarray(array).view()  # a view, so that the caller's own array stays as it was
         array.setflags(write=False)
         before = self.weights.get(key)
         self.weights[key] = array
@@ -410,13 +426,15 @@ class Edit:
 
     def _note_scopes(self, touched: list[str]) -> None:
         """A rewrite with nodes inside and outside a nested model straddles its border; all uses of one model count as inside."""
-        uses: dict[str, list[str]] = {}
-        for path, scope in self.source.scopes.items():
-            uses.setdefault(scope.layer, []).append(path)
-        for paths in uses.values():
-            inside = sum(name.startswith(tuple(f"{path}/" for path in paths)) for name in touched)
-            if 0 < inside < len(touched):
-                self._straddled.update(path for path in paths if any(name.startswith(f"{path}/") for name in touched))
+        reached: dict[str, str] = {}
+        inside: dict[str, int] = {}
+        for name in touched:
+            paths = [name[:end] for end, sign in enumerate(name) if sign == "/"]
+            around = {path: self.source.scopes[path].layer for path in paths if path in self.source.scopes}
+            reached.update(around)
+            for layer in set(around.values()):
+                inside[layer] = inside.get(layer, 0) + 1
+        self._straddled.update(path for path, layer in reached.items() if inside[layer] < len(touched))
 
     def _follow(self, path: str, scope: Scope, moved: Mapping[Ref, Ref]) -> Scope:
         return attrs.evolve(

@@ -24,8 +24,8 @@ def atomic_write(target: Path) -> Iterator[Path]:
     A link is followed: the file it leads to is replaced, the link stays. Raises `WriteError` where the folder is missing or not
     writable, or the target is a folder.
     """
-    target = target.resolve() if target.is_symlink() else target
-    if target.is_dir():
+    target = target.resolve() if os.path.islink(target) else target
+    if os.path.isdir(target):
         raise WriteError(f"{target}: is a directory; name a file")
     try:
         handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=target.suffix, dir=target.parent)

@@ -12,7 +12,7 @@ import attrs
 
 from tfpasses.graph.node import Node
 
-__all__ = ["TRAITS", "VOCABULARY", "Op", "has_trait", "is_canonical", "ops_with_trait"]
+__all__ = ["TRAITS", "VOCABULARY", "Op", "has_trait", "ops_with_trait"]
 
 TRAITS: Mapping[str, str] = {
     "linear": "a kernel with an out axis, an in axis and groups, and an optional bias: see `LinearView`",
@@ -128,11 +128,6 @@ VOCABULARY: Mapping[str, Op] = {
         _op("Reshape", "all axes but the first reshaped to `target_shape`", traits="shape_only positively_homogeneous"),
     )
 }
-
-
-def is_canonical(op: str) -> bool:
-    """Whether the operation is one of the vocabulary."""
-    return op in VOCABULARY
 
 
 def has_trait(node: Node, trait: str) -> bool:

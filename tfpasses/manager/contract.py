@@ -53,8 +53,6 @@ class Contract:
     """Properties that may no longer hold afterwards; facts of these kinds that the pass did not renew are dropped."""
     after: tuple[str, ...] = ()
     """Names of passes that go first where both are in a pipeline."""
-    mandatory: bool = False
-    """Whether a search for the guilty pass must keep it."""
 
 
 def requirement_name(requirement: Requirement) -> str:

@@ -5,6 +5,7 @@ fold-batch-norms,cross-layer-scaling{sweeps=20 relu6=clip only="a,b c,d"}
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 import types
@@ -43,13 +44,19 @@ class Pipeline:
     passes: tuple[Pass, ...] = attrs.field(converter=_as_tuple)
 
     @classmethod
-    def of(cls, value: Pipeline | Pass | str | Iterable[Pass]) -> Pipeline:
-        """A pipeline from a text, a pass, or passes."""
+    def of(cls, value: Pipeline | Pass | str | Iterable[Pass | str]) -> Pipeline:
+        """A pipeline from a text, a pass, or several of them. Raises `PipelineError` for anything else."""
         if isinstance(value, Pipeline):
             return value
         if isinstance(value, str):
             return cls.parse(value)
-        return cls((value,) if isinstance(value, Pass) else tuple(value))
+        if isinstance(value, Pass):
+            return cls((value,))
+        if isinstance(value, type) and issubclass(value, Pass):
+            raise PipelineError(f"{value.__name__} is a class, not a pass; call it: {value.__name__}()")
+        if not isinstance(value, Iterable):
+            raise PipelineError(f"{value!r} is no pass; give a pipeline as text, a pass, or a list of passes (a file: Pipeline.read(path))")
+        return cls(item for part in value for item in cls.of(part).passes)
 
     @classmethod
     def parse(cls, text: str) -> Pipeline:
@@ -93,7 +100,7 @@ class Pipeline:
 def options_of(cls: type[Pass]) -> Mapping[str, tuple[Any, Any]]:
     """A pass's options: name -> (type, default)."""
     hints = typing.get_type_hints(cls)
-    return {field.name.replace("_", "-"): (hints[field.name], field.default) for field in attrs.fields(cls) if field.init}  # type: ignore[arg-type]
+    return {_key(field): (hints[field.name], field.default) for field in attrs.fields(cls) if field.init}  # type: ignore[arg-type]
 
 
 def type_name(kind: Any) -> str:
@@ -104,6 +111,11 @@ def type_name(kind: Any) -> str:
         parts = typing.get_args(kind)
         return " or ".join(type_name(part) for part in parts if part is not types.NoneType) + ", optional" * (types.NoneType in parts)
     return str(getattr(kind, "__name__", kind))
+
+
+def _key(field: attrs.Attribute[Any]) -> str:
+    """What a pipeline calls the field: the name that the constructor takes, with dashes."""
+    return (field.alias or field.name).replace("_", "-")
 
 
 def _column(text: str, position: int) -> int:
@@ -174,7 +186,8 @@ def _value(text: str | None, kind: Any) -> Any:
     if kind is bool:
         return {"true": True, "false": False}[text] if text in ("true", "false") else _refuse()
     if kind in (int, float, str):
-        return kind(text)
+        value = kind(text)
+        return value if kind is not float or math.isfinite(value) else _refuse()
     raise PipelineError(f"options of type {kind} cannot be written in a pipeline")
 
 
@@ -194,12 +207,12 @@ def _toml_text(value: Any) -> str:
 
 def _format(item: Pass) -> str:
     options = []
-    for key, (_, default) in options_of(type(item)).items():
-        value = getattr(item, key.replace("-", "_"))
-        if value != default:
+    for field in attrs.fields(type(item)):  # type: ignore[arg-type]  # a pass is an attrs class
+        value = getattr(item, field.name)
+        if field.init and value != field.default:
             text = repr(value) if isinstance(value, float) else _plain(value)
             bare = BARE.fullmatch(text) and (value is None or text != NONE)
-            options.append(f"{key}={text if bare else _quote(text)}")
+            options.append(f"{_key(field)}={text if bare else _quote(text)}")
     return item.name + (f"{{{' '.join(options)}}}" if options else "")
 
 

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import attrs
 
 from tfpasses.graph import VOCABULARY, Node, ops_with_trait
+
+SHOWN_USES = 3
 
 __all__ = [
     "Alternatives",
@@ -233,10 +236,14 @@ def captures(pattern: Pattern) -> Iterator[str]:
 
 
 def explain_uses(node: Node, graph: Any) -> str:
-    names = [name for name, _ in graph.users.get(node.name, ())]
+    uses = graph.users.get(node.name, ())
+    names = [name for name, _ in islice(uses, SHOWN_USES)]
+    count = len(uses)
     if graph.output_uses.get(node.name):
         names.append("a graph output")
-    return f"it has {len(names)} uses: {', '.join(names)}"
+        count += 1
+    more = f" and {count - SHOWN_USES} more" if count > SHOWN_USES else ""
+    return f"it has {count} uses: {', '.join(names[:SHOWN_USES])}{more}"
 
 
 def _caller() -> str:

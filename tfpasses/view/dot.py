@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Mapping
 from html import escape
 
@@ -11,8 +12,10 @@ import graphviz
 from tfpasses.graph import Array, Graph, Node, Ref, TfpassesError, has_trait
 from tfpasses.graph.text import format_value
 
-__all__ = ["DotMissingError", "to_dot", "to_svg"]
+__all__ = ["DotFailedError", "DotMissingError", "to_dot", "to_svg"]
 
+SECONDS, SECONDS_IN_NOTEBOOK = 60.0, 10.0
+"""What dot may take. Its layout time is not bounded by the size of the graph."""
 FONT = "Helvetica"
 COLOURS: Mapping[str, str] = {"linear": "#cfe2f3", "inference_identity": "#eeeeee", "activation": "#fff2cc", "shape_only": "#eeeeee"}
 """By trait; the first that a node has counts."""
@@ -40,6 +43,10 @@ class DotMissingError(TfpassesError, RuntimeError):
     """Graphviz's program is not installed."""
 
 
+class DotFailedError(TfpassesError, RuntimeError):
+    """Graphviz's program fails, or takes too long."""
+
+
 def to_dot(graph: Graph) -> str:
     """The graph in Graphviz's language: a box a node, nested models as clusters, what a pass made or changed in red."""
     drawing = graphviz.Digraph(
@@ -60,12 +67,25 @@ def to_dot(graph: Graph) -> str:
 
 
 def to_svg(graph: Graph, missing_ok: bool = False) -> str | None:
-    """The picture as SVG. Without Graphviz's `dot`: None if `missing_ok`, else `DotMissingError` with the command that installs it."""
+    """The picture as SVG. Where Graphviz's `dot` is missing, fails or takes too long (10 s with `missing_ok`, else 60 s): None if
+    `missing_ok`, else `DotMissingError` with the command that installs it, or `DotFailedError`.
+    """
     if shutil.which("dot") is None:
         if missing_ok:
             return None
         raise DotMissingError("Graphviz's program dot is not installed; install it (apt-get install graphviz), or use --format dot or text")
-    return str(graphviz.Source(to_dot(graph)).pipe(format="svg", encoding="utf-8"))
+    limit = SECONDS_IN_NOTEBOOK if missing_ok else SECONDS
+    try:
+        return subprocess.run(
+            ["dot", "-Tsvg"], input=to_dot(graph), capture_output=True, encoding="utf-8", check=True, timeout=limit
+        ).stdout
+    except subprocess.TimeoutExpired:
+        reason = f"needs more than {limit:g} s to draw {len(graph.nodes)} nodes"
+    except subprocess.CalledProcessError as error:
+        reason = f"fails: {' '.join(error.stderr.split()) or f'exit code {error.returncode}'}"
+    if missing_ok:
+        return None
+    raise DotFailedError(f"Graphviz's program dot {reason}; use --format dot or text")
 
 
 def by_scope(graph: Graph) -> dict[str, list[Node]]:
