@@ -11,7 +11,7 @@ from typing import Any, Literal
 import attrs
 import numpy as np
 
-from tfpasses.graph import Array, Fact, FactsError, Graph, Ref, Rewrite, TfpassesError, load_facts, save_facts
+from tfpasses.graph import Array, Evaluator, Fact, FactsError, Graph, Ref, Rewrite, TfpassesError, load_facts, save_facts
 from tfpasses.manager import (
     Journal,
     NumericCheck,
@@ -182,6 +182,8 @@ def run(
 
     notes: list[Remark] = []
     written, names = frontend.write(rewritten, lambda text: notes.append(Remark("to-keras", "note", rewritten.name, text)))
+    if numeric is not None:
+        check_written(rewritten, written, numeric.evaluator, numeric.inputs if numeric.inputs is not None else random_inputs(graph))
     return Result(written, rewritten, (*remarks.remarks, *notes), tuple(timing.seconds), tuple(journal.records), verdicts, names)
 
 
@@ -193,6 +195,26 @@ def check_facts(facts: Any) -> dict[tuple[Ref, str], Fact]:
         if not (isinstance(fact, Fact) and isinstance(key, tuple) and len(key) == 2 and isinstance(key[0], Ref) and key[1] == fact.kind):
             raise FactsError(f"facts hold {key!r}: {fact!r}; a fact stands under its value and kind, (Ref(node), fact.kind)")
     return dict(facts)
+
+
+def check_written(graph: Graph, model: Any, evaluator: Evaluator, inputs: Mapping[str, Array]) -> None:
+    """Does the written model compute the graph? Asked of models whose value is no matter of chance: nothing is called in training mode.
+
+    Raises `VerificationError` where it does not.
+    """
+    if any(node.config.get("training") for node in graph.nodes.values()):
+        return
+    from tfpasses.frontends import keras as frontend
+
+    fed = {Ref(name): inputs[name] for name in graph.inputs}
+    ours = evaluator.compile(graph, list(fed), graph.outputs)(fed)
+    theirs = frontend.call_model(model, graph, list(fed.values()))
+    for difference in compare_outputs(graph, ours, theirs, evaluator, fed):
+        if not difference.ok:
+            raise VerificationError(
+                f"the written model does not compute the rewritten graph: output {difference.output} is off by {difference.maximum:.3g}, "
+                f"allowed {difference.allowed:.3g}; a custom layer whose get_config() does not tell all is a likely cause"
+            )
 
 
 def check_data(graph: Graph, data: Mapping[str, Array] | None) -> Mapping[str, Array] | None:

@@ -65,6 +65,7 @@ def differences(graph: Graph, ours: Sequence[Array], theirs: Sequence[Array], al
             continue
         x, y = wide(a), wide(b)
         finite = np.isfinite(x) & np.isfinite(y)
-        mean = float(np.mean(np.abs(x - y), where=finite)) if finite.any() else 0.0
+        with np.errstate(invalid="ignore"):  # infinity less infinity, which `finite` leaves out
+            mean = float(np.mean(np.abs(x - y), where=finite)) if finite.any() else 0.0
         found.append(OutputDifference(name, distance(x, y), mean, largest(x), limit))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import zipfile
 from pathlib import Path
@@ -20,9 +21,9 @@ SUFFIXES = (".keras", ".h5", ".hdf5")
 def load_model(path: str | Path, custom_objects: dict[str, Any] | None = None) -> Any:
     """Load a model without its training configuration. Raises `UnsupportedModelError`, one line, naming the file and what to do."""
     file = Path(path)
-    if file.is_dir():
+    if os.path.isdir(file):  # as pathlib would ask, but a name that is too long is no error
         raise UnsupportedModelError(f"{file}: is a directory; name a .keras or .h5 file")
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise UnsupportedModelError(f"{file}: no such file")
     if file.suffix not in SUFFIXES:
         raise UnsupportedModelError(f"{file}: files of kind {file.suffix or '(none)'} are not read; save the model as .keras or .h5")
