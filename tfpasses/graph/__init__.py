@@ -2,13 +2,14 @@
 
 from tfpasses.graph.check import check_shapes, check_structure
 from tfpasses.graph.diff import diff
-from tfpasses.graph.edit import Edit, Rewrite, follow
+from tfpasses.graph.edit import Edit
 from tfpasses.graph.errors import FactsError, GraphError, ShapeError, TfpassesError, UnsupportedModelError
 from tfpasses.graph.evaluator import Evaluator, Run
 from tfpasses.graph.facts import ChannelStats, Fact
 from tfpasses.graph.facts_file import load_facts, save_facts
 from tfpasses.graph.files import WriteError, atomic_write
 from tfpasses.graph.graph import Array, Graph, Scope
+from tfpasses.graph.journal import Rewrite, follow
 from tfpasses.graph.linear import LinearView
 from tfpasses.graph.node import Node, Owner
 from tfpasses.graph.ops import TRAITS, VOCABULARY, Op, has_trait, ops_with_trait

@@ -15,45 +15,15 @@ import numpy as np
 from tfpasses.graph.errors import GraphError
 from tfpasses.graph.facts import Fact, FactKey
 from tfpasses.graph.graph import Array, Graph, Scope
+from tfpasses.graph.journal import Rewrite, follow
 from tfpasses.graph.node import EMPTY, Node
 from tfpasses.graph.order import sort_nodes
 from tfpasses.graph.shapes import infer_shape
 from tfpasses.graph.values import Ref, Spec
 
-__all__ = ["Edit", "Rewrite", "follow"]
+__all__ = ["Edit"]
 
 FEW_USES = 4
-
-
-@attrs.frozen(eq=False)
-class Rewrite:
-    """One successful rewrite, as the journal keeps it."""
-
-    pass_name: str
-    number: int
-    """Counted from 1 within the pass."""
-    rule: str
-    root: str
-    """The node that the pattern matched at."""
-    made: tuple[str, ...]
-    changed: tuple[str, ...]
-    """Nodes whose parameters or configuration changed; a mere change of inputs by a redirect does not count."""
-    removed: tuple[str, ...]
-    redirects: tuple[tuple[Ref, Ref], ...]
-    touched: tuple[str, ...]
-    """Nodes at which, or downstream of which, a pattern may match now that did not before."""
-    payload: Mapping[str, Any]
-    """What the rule noted of it."""
-
-    def __str__(self) -> str:
-        parts = [f"{self.pass_name} #{self.number} {self.rule} at {self.root}"]
-        parts += [
-            f"{word} {', '.join(names)}"
-            for word, names in (("made", self.made), ("changed", self.changed), ("removed", self.removed))
-            if names
-        ]
-        parts += [f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in self.payload.items()]
-        return "; ".join(parts)
 
 
 class Edit:
@@ -443,11 +413,3 @@ class Edit:
             outputs=tuple(follow(ref, moved) for ref in scope.outputs),
             straddled=scope.straddled or path in self._straddled,
         )
-
-
-def follow(ref: Ref, redirects: Mapping[Ref, Ref]) -> Ref:
-    """The value that stands for `ref` after the redirects."""
-    seen = {ref}
-    while (new := redirects.get(ref)) is not None and new not in seen:
-        seen.add(ref := new)
-    return ref
