@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import attrs
 import numpy as np
 
-from tfpasses.graph import Array, Evaluator, Fact, FactsError, Graph, Ref, Rewrite, TfpassesError, load_facts, save_facts
+from tfpasses.graph import Array, Evaluator, Fact, FactsError, Graph, GraphError, Ref, Rewrite, TfpassesError, load_facts, save_facts
 from tfpasses.manager import (
     Journal,
     NumericCheck,
@@ -183,7 +183,9 @@ def run(
     notes: list[Remark] = []
     written, names = frontend.write(rewritten, lambda text: notes.append(Remark("to-keras", "note", rewritten.name, text)))
     if numeric is not None:
-        check_written(rewritten, written, numeric.evaluator, numeric.inputs if numeric.inputs is not None else random_inputs(graph))
+        inputs = numeric.inputs if numeric.inputs is not None else random_inputs(graph)
+        for text in check_written(rewritten, written, numeric.evaluator, inputs):
+            notes.append(Remark("to-keras", "note", rewritten.name, text))
     return Result(written, rewritten, (*remarks.remarks, *notes), tuple(timing.seconds), tuple(journal.records), verdicts, names)
 
 
@@ -197,18 +199,27 @@ def check_facts(facts: Any) -> dict[tuple[Ref, str], Fact]:
     return dict(facts)
 
 
-def check_written(graph: Graph, model: Any, evaluator: Evaluator, inputs: Mapping[str, Array]) -> None:
-    """Does the written model compute the graph? Asked of models whose value is no matter of chance: nothing is called in training mode.
+def check_written(graph: Graph, model: Any, evaluator: Evaluator, inputs: Mapping[str, Array]) -> Iterator[str]:
+    """Does the written model compute the graph, wherever that gives a number? Says where it could not be asked: of a model whose value
+    is a matter of chance (something is called in training mode), or that Keras cannot run here (channels first on a CPU).
 
     Raises `VerificationError` where it does not.
     """
     if any(node.config.get("training") for node in graph.nodes.values()):
+        yield "the written model was not called to be compared: something in it is called in training mode"
         return
     from tfpasses.frontends import keras as frontend
 
     fed = {Ref(name): inputs[name] for name in graph.inputs}
     ours = evaluator.compile(graph, list(fed), graph.outputs)(fed)
-    theirs = frontend.call_model(model, graph, list(fed.values()))
+    try:
+        theirs = frontend.call_model(model, graph, list(fed.values()))
+    except GraphError as error:
+        yield f"the written model was not compared: {error}"
+        return
+    theirs = [
+        np.where(np.isfinite(a), b, a) if a.dtype.kind == "f" and a.shape == b.shape else b for a, b in zip(ours, theirs, strict=True)
+    ]
     for difference in compare_outputs(graph, ours, theirs, evaluator, fed):
         if not difference.ok:
             raise VerificationError(
