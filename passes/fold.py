@@ -31,7 +31,7 @@ class Affine:
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             scale = gamma / np.sqrt(variance + float(node.config["epsilon"]))
             shift = beta - mean * scale
-        finite = all(np.isfinite(array).all() for array in (*params.values(), scale, shift))
+            finite = bool(np.isfinite(scale + shift + variance).all())  # gamma, beta and mean show in the first two
         return cls(scale, shift, ChannelStats(beta, np.abs(gamma)), finite)
 
 

@@ -16,7 +16,8 @@ class Mutant(NamedTuple):
 
 
 FOLD = ("tests/passes/test_fold_kinds.py", "tests/passes/test_fold_not.py", "tests/passes/test_fold_shared.py")
-GRAPH, PATTERN, MANAGER, KERAS = ("tests/graph",), ("tests/pattern",), ("tests/manager",), ("tests/frontends",)
+GRAPH, PATTERN, MANAGER = ("tests/graph",), ("tests/pattern",), ("tests/manager",)
+KERAS = ("tests/frontends/test_isolation.py", "tests/frontends/test_folding.py", "tests/frontends/test_rewrites.py")
 
 MUTANTS = (
     # the arithmetic
