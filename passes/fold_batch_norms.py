@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import numpy as np
 
-from tfpasses.graph import Array, ChannelStats, Edit, LinearView, Node, Ref, has_trait, ops_with_trait
+from tfpasses.graph import OUTPUT, Array, ChannelStats, Edit, LinearView, Node, Ref, has_trait, ops_with_trait
 from tfpasses.manager import Contract, Effect, Pass, register, rule
 from tfpasses.passes.fold import Affine, fold_backward
 from tfpasses.pattern import Match, Miss, op, repeated
@@ -93,10 +93,10 @@ def batch_norm_after(linear: Node, edit: Edit) -> Node | None:
     """The batch norm that alone uses a linear node's output, through no-ops at most."""
     node = linear
     while has_trait(node, "linear") or has_trait(node, "inference_identity"):
-        users = list(edit.users.get(node.name, ()))
-        if len(users) != 1 or edit.output_uses.get(node.name):
+        uses = list(edit.users[node.name])
+        if len(uses) != 1 or uses[0][0] == OUTPUT:
             return None
-        node = edit.nodes[users[0][0]]
+        node = edit.nodes[uses[0][0]]
         if has_trait(node, "linear"):
             return None
     return node if node.op == "BatchNorm" and not node.config.get("training") else None

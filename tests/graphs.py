@@ -42,10 +42,9 @@ def chain(*ops: str) -> Graph:
 
 
 def indices(graph: Graph | Edit) -> tuple[object, ...]:
-    """Users, weight users, output uses and the nodes used once, without empty entries and without the order of entries."""
+    """Users and weight users, without empty entries and without the order of entries."""
     users = {name: dict(uses) for name, uses in graph.users.items() if uses}
-    weight_users = {key: sorted(names) for key, names in graph.weight_users.items() if names}
-    return users, weight_users, {name: count for name, count in graph.output_uses.items() if count}, set(graph.used_once)
+    return users, {key: sorted(names) for key, names in graph.weight_users.items() if names}
 
 
 def rebuilt(edit: Edit) -> Graph:

@@ -34,7 +34,7 @@ MUTANTS = (
     Mutant("wrong depthwise axis", "tfpasses/graph/linear.py", '"DepthwiseConv": (-2, -1)', '"DepthwiseConv": (-2,)', (*GRAPH, *FOLD)),
     Mutant("transposed kernel axis", "tfpasses/graph/linear.py", '"ConvTranspose": (-2,)', '"ConvTranspose": (-1,)', (*GRAPH, *FOLD)),
     # what must not fire
-    Mutant("fan-out ignored", "tfpasses/pattern/language.py", "{node}.name in graph.used_once", "True", (*PATTERN, *FOLD)),
+    Mutant("fan-out ignored", "tfpasses/pattern/language.py", "len(users[{node}.name]) == 1", "True", (*PATTERN, *FOLD)),
     Mutant(
         "graph output not counted",
         "tfpasses/graph/graph.py",
@@ -62,8 +62,8 @@ MUTANTS = (
     Mutant(
         "savepoint not rolled back",
         "tfpasses/graph/edit.py",
-        "            self._log.pop()()\n",
-        "            self._log.pop()\n",
+        "in reversed(self._log):",
+        "in ():",
         (*GRAPH, *PATTERN),
     ),
     Mutant(
@@ -80,7 +80,7 @@ MUTANTS = (
         "pass",
         PATTERN,
     ),
-    Mutant("graph outputs not redirected", "tfpasses/graph/edit.py", "        if places:\n", "        if False:\n", GRAPH),
+    Mutant("graph outputs not redirected", "tfpasses/graph/edit.py", "use[0] != new.node:", "use[0] not in (new.node, OUTPUT):", GRAPH),
     Mutant(
         "weight changed behind another node's back", "tfpasses/graph/edit.py", "            if others:\n", "            if False:\n", GRAPH
     ),

@@ -152,7 +152,7 @@ def test_a_match_is_found_that_a_weight_no_longer_shared_makes_possible():
         weights={"k": 1},
     )
     unshared = op("my.Dense").when("its kernel is shared", lambda n, g: len(g.weight_users["k"]) == 1)
-    dead = op("my.Dense").when("it is used", lambda n, g: not g.users.get(n.name) and not g.output_uses.get(n.name))
+    dead = op("my.Dense").when("it is used", lambda n, g: not g.users.get(n.name))
     remove = Rule.of("dead dense", dead, lambda m, edit: edit.remove(m.root))
     assert ops(run(source, becomes("alone", unshared, "Found"), remove, REMOVE_DEAD)) == {"a": "Found"}
 
@@ -178,7 +178,7 @@ def graphs(draw):
     return graph(*nodes, outputs=draw(st.lists(st.sampled_from([n.name for n in nodes]), min_size=1, max_size=2)))
 
 
-UNUSED = op("A", "B", "C", "Identity").when("it is used", lambda n, g: not g.users.get(n.name) and not g.output_uses.get(n.name))
+UNUSED = op("A", "B", "C", "Identity").when("it is used", lambda n, g: not g.users.get(n.name))
 RULES = [
     Rule.of("unused", UNUSED, lambda m, edit: edit.remove(m.root)),
     Rule.of("pair", roots(op("A")(anything()["v"]), op("B")(anything()["v"])), lambda m, edit: (edit.change(m.root, op="C"), None)[-1]),

@@ -8,7 +8,7 @@ from tfpasses.graph.evaluator import Evaluator, Run
 from tfpasses.graph.facts import ChannelStats, Fact
 from tfpasses.graph.facts_file import load_facts, save_facts
 from tfpasses.graph.files import WriteError, atomic_write
-from tfpasses.graph.graph import Array, Graph, Scope
+from tfpasses.graph.graph import OUTPUT, Array, Graph, Scope
 from tfpasses.graph.journal import Rewrite, follow
 from tfpasses.graph.linear import LinearView
 from tfpasses.graph.node import Node, Owner
@@ -16,6 +16,7 @@ from tfpasses.graph.ops import TRAITS, VOCABULARY, Op, has_trait, ops_with_trait
 from tfpasses.graph.values import Call, Ref, Slot, Spec
 
 __all__ = [
+    "OUTPUT",
     "TRAITS",
     "VOCABULARY",
     "Array",

@@ -5,8 +5,7 @@ Every change is logged, so that a rewrite that fails is rolled back to its savep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -14,7 +13,7 @@ import numpy as np
 
 from tfpasses.graph.errors import GraphError
 from tfpasses.graph.facts import Fact, FactKey
-from tfpasses.graph.graph import Array, Graph, Scope
+from tfpasses.graph.graph import OUTPUT, Array, Graph, Scope, Use
 from tfpasses.graph.journal import Rewrite, follow
 from tfpasses.graph.node import EMPTY, Node
 from tfpasses.graph.order import sort_nodes
@@ -24,6 +23,7 @@ from tfpasses.graph.values import Ref, Spec
 __all__ = ["Edit"]
 
 FEW_USES = 4
+ABSENT: Any = object()
 
 
 class Edit:
@@ -36,22 +36,22 @@ class Edit:
         self.weights: dict[str, Array] = dict(graph.weights)
         self.facts: dict[FactKey, Fact] = dict(graph.facts)
         self.journal: list[Rewrite] = []
-        self._users: dict[str, Mapping[tuple[str, int], int]] = dict(graph.users)
-        self._owned: set[str] = set()
+        self._inputs = frozenset(graph.inputs)
         self._outputs = list(graph.outputs)
-        self._output_places: dict[Ref, set[int]] = {}
-        for place, ref in enumerate(graph.outputs):
-            self._output_places.setdefault(ref, set()).add(place)
-        self._output_uses: dict[str, int] = dict(graph.output_uses)
-        self._used_once: set[str] = set(graph.used_once)
+        self._users: dict[str, Mapping[Use, int]] = dict(graph.users)
+        self._owned: set[str] = set()
         self._weight_users: dict[str, tuple[str, ...]] | None = None
         self._redirects: list[tuple[Ref, Ref]] = []
         self._straddled: set[str] = set()
-        self._log: list[Callable[[], None]] = []
-        self._made: dict[str, None] = {}
-        self._changed: dict[str, None] = {}
-        self._removed: dict[str, None] = {}
         self._fresh = 0
+        self._before: dict[str, Node | None] = {}
+        """Since the savepoint: the nodes that were written, as they were at it; None for a new one. The users follow from the nodes."""
+        self._outputs_before: list[tuple[int, Ref]] = []
+        self._log: list[tuple[dict[Any, Any], Any, Any]] = []
+        """Since the savepoint: (a dict of weights, facts or their readers, the key, what stood there before)."""
+        self._payload: dict[str, Any] = {}
+        self._changed: list[str] = []
+        self._unshared: list[str] = []
         self._begin()
 
     # reading
@@ -62,19 +62,9 @@ class Edit:
         return tuple(self._outputs)
 
     @property
-    def users(self) -> Mapping[str, Mapping[tuple[str, int], int]]:
+    def users(self) -> Mapping[str, Mapping[Use, int]]:
         """As `Graph.users`."""
         return self._users
-
-    @property
-    def output_uses(self) -> Mapping[str, int]:
-        """As `Graph.output_uses`."""
-        return self._output_uses
-
-    @property
-    def used_once(self) -> AbstractSet[str]:
-        """As `Graph.used_once`."""
-        return self._used_once
 
     @property
     def redirects(self) -> Mapping[Ref, Ref]:
@@ -106,30 +96,36 @@ class Edit:
 
     def add(self, node: Node, origin: Sequence[Node] = ()) -> Node:
         """Add a node. A canonical one may leave its specs to be inferred (dtype of its first input). Gives the node as added."""
-        if node.name in self.nodes:
-            raise GraphError(f"node {node.name}: the graph has a node of that name already; use `fresh_name`")
+        name = node.name
+        if name in self.nodes:
+            raise GraphError(f"node {name}: the graph has a node of that name already; use `fresh_name`")
         for ref in node.inputs:
             if ref.node not in self.nodes:
-                raise GraphError(f"node {node.name}: input {ref} is not in the graph")
-        origins = tuple(dict.fromkeys(name for source in origin for name in source.origin or (source.name,)))
+                raise GraphError(f"node {name}: input {ref} is not in the graph")
+        origins = node.origin or tuple(dict.fromkeys([one for source in origin for one in source.origin or (source.name,)]))
         specs = node.specs or self._infer(node)
-        node = Node(
-            node.name, node.op, node.inputs, node.config, node.params, specs, node.call, node.owner, node.origin or origins, self.made_by
-        )
-        self._put(node)
+        node = Node(name, node.op, node.inputs, node.config, node.params, specs, node.call, node.owner, origins, self.made_by)
+        self._before.setdefault(name, None)
+        self.nodes[name] = node
+        self._users[name] = {}
+        self._owned.add(name)
         for position, ref in enumerate(node.inputs):
-            self._add_use(ref, node.name, position)
-        self._mark(self._made, node.name)
+            self._uses(ref.node)[name, position] = ref.index
+        if node.params:
+            self._move_weights(name, EMPTY, node.params)
         return node
 
     def change(self, node: Node, **fields: Any) -> Node:
         """Change fields of a node (not its name or inputs). Gives the changed node."""
-        if {"name", "inputs"} & set(fields):
+        if "name" in fields or "inputs" in fields:
             raise GraphError(f"node {node.name}: `change` takes neither name nor inputs; use `redirect` or `set_input`")
         current = self._current(node)
-        changed = attrs.evolve(current, **{"origin": current.origin or (current.name,), "made_by": self.made_by, **fields})
-        self._put(changed)
-        self._mark(self._changed, node.name)
+        changed = current.but(**{"origin": current.origin or (current.name,), "made_by": self.made_by, **fields})
+        self._before.setdefault(node.name, current)
+        self.nodes[node.name] = changed
+        if "params" in fields:
+            self._move_weights(node.name, current.params, changed.params)
+        self._changed.append(node.name)
         return changed
 
     def set_params(self, nodes: Node | Sequence[Node], arrays: Mapping[str, Array]) -> None:
@@ -154,44 +150,45 @@ class Edit:
 
     def set_input(self, node: Node, position: int, ref: Ref) -> Node:
         """Feed one input of a node from another value."""
-        current = self._current(node)
+        name = self._current(node).name
         if ref.node not in self.nodes:
-            raise GraphError(f"node {node.name}: input {ref} is not in the graph")
-        self._rewire(current.name, position, ref)
-        self._mark(self._changed, node.name)
-        return self.nodes[node.name]
+            raise GraphError(f"node {name}: input {ref} is not in the graph")
+        old = self.nodes[name].inputs[position]
+        self._feed((name, position), ref)
+        del self._uses(old.node)[name, position]
+        self._uses(ref.node)[name, position] = ref.index
+        self._changed.append(name)
+        return self.nodes[name]
 
     def redirect(self, old: Ref, new: Ref) -> None:
         """Let every user of one value (graph outputs among them) take another instead."""
         if new.node not in self.nodes:
             raise GraphError(f"cannot redirect {old} to {new}, which is not in the graph")
-        for (consumer, position), index in list(self._users.get(old.node, {}).items()):
-            if index == old.index and consumer != new.node:
-                self._rewire(consumer, position, new)
-        places = tuple(self._output_places.get(old, ()))
-        if places:
-            self._set_outputs(places, new)
-            self._released[old.node] = None
-            self._log.append(lambda: self._set_outputs(places, old))
+        uses = [use for use, index in self._users.get(old.node, EMPTY).items() if index == old.index and use[0] != new.node]
+        if uses:
+            before, after = self._uses(old.node), self._uses(new.node)
+            for use in uses:
+                self._feed(use, new)
+                del before[use]
+                after[use] = new.index
         self._redirects.append((old, new))
-        self._log.append(lambda: (self._redirects.pop(), None)[-1])
 
     def remove(self, node: Node) -> None:
         """Remove a node that nothing uses. Raises `GraphError` where something does, and for a graph input."""
-        name = node.name
-        if name in self.source.inputs:
-            raise GraphError(f"node {name} cannot be removed: it is a graph input")
-        if self._users.get(name):
-            raise GraphError(f"node {name} cannot be removed: {next(iter(self._users[name]))[0]} uses it")
-        if self._output_uses.get(name):
-            raise GraphError(f"node {name} cannot be removed: it is a graph output")
         current = self._current(node)
+        name = current.name
+        if name in self._inputs:
+            raise GraphError(f"node {name} cannot be removed: it is a graph input")
+        uses = self._users[name]
+        if uses:
+            consumer = next(iter(uses))[0]
+            raise GraphError(f"node {name} cannot be removed: {'it is a graph output' if consumer == OUTPUT else f'{consumer} uses it'}")
         for position, ref in enumerate(current.inputs):
-            self._drop_use(ref, name, position)
-        del self.nodes[name]
-        self._log.append(lambda: self.nodes.__setitem__(name, current))
-        self._touch_weights(current, None)
-        self._removed[name] = None
+            del self._uses(ref.node)[name, position]
+        self._before.setdefault(name, current)
+        del self.nodes[name], self._users[name]
+        if current.params:
+            self._move_weights(name, current.params, EMPTY)
 
     def replace(self, node: Node, by: Node | Ref) -> None:
         """Let another node's first output (or a value) stand for `node`'s, and remove `node`. Facts about its value stay with the other."""
@@ -201,34 +198,52 @@ class Edit:
 
     def add_fact(self, ref: Ref | Node, fact: Fact) -> None:
         """Leave a fact about a value behind, in place of an older one of its kind."""
-        key = (ref if isinstance(ref, Ref) else Ref(ref.name), fact.kind)
-        before = self.facts.get(key)
-        self.facts[key] = fact
-        self._log.append(lambda: self._undo(self.facts, key, before))
+        self._write(self.facts, (ref if isinstance(ref, Ref) else Ref(ref.name), fact.kind), fact)
 
     # rewrites
 
     def savepoint(self) -> None:
         """Set the point that `rollback` goes back to."""
-        if not self._log and not self._payload:
-            return  # nothing has happened since the last one
         self._begin()
 
     def _begin(self) -> None:
-        self._made, self._changed, self._removed = {}, {}, {}
-        self._payload: dict[str, Any] = {}
-        self._rewired: dict[str, None] = {}
-        self._released: dict[str, None] = {}
-        self._unshared: dict[str, None] = {}
+        self._before = {}
+        self._outputs_before.clear()
         self._log.clear()
+        self._payload = {}
+        self._changed.clear()
+        self._unshared.clear()
         self._first_fresh = self._fresh
         self._first_redirect = len(self._redirects)
 
     def rollback(self) -> None:
         """Undo everything since the last savepoint."""
-        while self._log:
-            self._log.pop()()
+        moved = dict(reversed(self._outputs_before))
+        for place in moved:
+            del self._uses(self._outputs[place].node)[OUTPUT, place]
+        for name in self._before:
+            if name in self.nodes:
+                for position, ref in enumerate(self.nodes[name].inputs):
+                    del self._uses(ref.node)[name, position]
+        for name, was in self._before.items():
+            if was is not None:
+                self.nodes[name] = was
+                self._users.setdefault(name, {})
+            elif name in self.nodes:
+                del self.nodes[name], self._users[name]
+        for name, was in self._before.items():
+            for position, ref in enumerate(was.inputs if was is not None else ()):
+                self._uses(ref.node)[name, position] = ref.index
+        for place, ref in moved.items():
+            self._outputs[place] = ref
+            self._uses(ref.node)[OUTPUT, place] = ref.index
+        for container, key, before in reversed(self._log):
+            if before is ABSENT:
+                del container[key]
+            else:
+                container[key] = before
         self._fresh = self._first_fresh
+        del self._redirects[self._first_redirect :]
         self._begin()
 
     def note(self, **payload: Any) -> None:
@@ -237,28 +252,42 @@ class Edit:
 
     def commit(self, rule: str, root: str) -> Rewrite:
         """Journal what happened since the last savepoint as one rewrite."""
-        made = tuple(name for name in self._made if name in self.nodes)
-        changed = tuple(name for name in self._changed if name in self.nodes and name not in self._made)
-        removed = tuple(name for name in self._removed if name not in self._made)
+        nodes = self.nodes
+        there: list[str] = []
+        made: list[str] = []
+        removed: list[str] = []
+        gained: dict[str, int] = {}
+        for name, before in self._before.items():
+            now = nodes.get(name)
+            if now is not None:
+                there.append(name)
+                for producer, _ in now.inputs:
+                    gained[producer] = gained.get(producer, 0) + 1
+            if before is not None:
+                for producer, _ in before.inputs:
+                    gained[producer] = gained.get(producer, 0) - 1
+                if now is None:
+                    removed.append(name)
+            elif now is not None:
+                made.append(name)
+        changed = [name for name in dict.fromkeys(self._changed) if name in nodes and self._before[name]] if self._changed else ()
         if self.source.scopes:
             self._note_scopes([*made, *changed, *removed])
         redirects = tuple(self._redirects[self._first_redirect :])
-        rewrite = Rewrite(
-            self.made_by, len(self.journal) + 1, rule, root, made, changed, removed, redirects, self._touched(), self._payload
-        )
+        number, touched = len(self.journal) + 1, self._touched(there, gained)
+        rewrite = Rewrite(self.made_by, number, rule, root, tuple(made), tuple(changed), tuple(removed), redirects, touched, self._payload)
         self.journal.append(rewrite)
         self._begin()
         return rewrite
 
     def freeze(self) -> Graph:
         """The new graph (the source itself if nothing changed), sorted topologically. Raises `GraphError` on a cycle."""
-        if self._log:
-            self.commit("edit", next(iter({**self._made, **self._changed, **self._removed}), ""))
+        if self._before or self._outputs_before or self._log:
+            self.commit("edit", next(iter(self._before), ""))
         if not self.journal:
             return self.source
-        places = dict.fromkeys(name for name in self.source.nodes if name in self.nodes)  # a removal rolled back has lost its place
-        nodes = sort_nodes({name: self.nodes[name] for name in (*places, *self.nodes)})
-        used = {key for node in nodes.values() for key in node.params.values()}
+        nodes = sort_nodes(self.nodes, self.source.nodes)
+        used = {key for node in nodes.values() if node.params for key in node.params.values()}
         weights = {key: array for key, array in self.weights.items() if key in used}
         facts = {key: fact for key, fact in self.facts.items() if key[0].node in nodes}
         moved = self.redirects
@@ -268,11 +297,12 @@ class Edit:
     # inside
 
     def _infer(self, node: Node) -> tuple[Spec, ...]:
-        inputs = [self.spec(ref) for ref in node.inputs]
-        shape = infer_shape(node, [spec.shape for spec in inputs], {slot: self.weights[key].shape for slot, key in node.params.items()})
+        inputs = [self.nodes[name].specs[index] for name, index in node.inputs]
+        params = {slot: self.weights[key].shape for slot, key in node.params.items()} if node.params else EMPTY
+        shape = infer_shape(node, [spec.shape for spec in inputs], params)
         if shape is None:
             raise GraphError(f"node {node.name}: give its specs; {node.op} has no shape rule")
-        return (Spec(shape, inputs[0].dtype),)
+        return (inputs[0] if shape is inputs[0].shape else Spec(shape, inputs[0].dtype),)
 
     def _current(self, node: Node) -> Node:
         try:
@@ -280,61 +310,52 @@ class Edit:
         except KeyError:
             raise GraphError(f"node {node.name} is not in the graph (any more)") from None
 
-    def _mark(self, names: dict[str, None], name: str) -> None:
-        names[name] = None
+    def _write(self, container: dict[Any, Any], key: Any, value: Any) -> None:
+        self._log.append((container, key, container.get(key, ABSENT)))
+        container[key] = value
 
-    def _undo(self, mapping: dict[Any, Any], key: Any, before: Any) -> None:
-        if before is None:
-            mapping.pop(key, None)
-        else:
-            mapping[key] = before
+    def _uses(self, name: str) -> dict[Use, int]:
+        """The uses of a node, in a dict of this edit's own."""
+        if name not in self._owned:
+            self._owned.add(name)
+            self._users[name] = dict(self._users[name])
+        return self._users[name]  # type: ignore[return-value]  # what is owned is a dict
 
-    def _set_outputs(self, places: Sequence[int], new: Ref) -> None:
-        for place in places:
-            old, self._outputs[place] = self._outputs[place], new
-            self._output_places[old].remove(place)
-            self._output_places.setdefault(new, set()).add(place)
-            self._count_output(old.node, -1)
-            self._count_output(new.node, +1)
-
-    def _count_output(self, name: str, change: int) -> None:
-        count = self._output_uses.pop(name, 0) + change
-        if count:
-            self._output_uses[name] = count
-        self._count(name)
-
-    def _put(self, node: Node) -> None:
-        before = self.nodes.get(node.name)
-        self.nodes[node.name] = node
-        self._log.append(lambda: self._undo(self.nodes, node.name, before))
-        self._touch_weights(before, node)
+    def _feed(self, use: Use, new: Ref) -> None:
+        """Let one use (an input of a node, or a graph output) take another value. The index of users is for the caller to keep."""
+        consumer, position = use
+        if consumer == OUTPUT:
+            self._outputs_before.append((position, self._outputs[position]))
+            self._outputs[position] = new
+            return
+        node = self.nodes[consumer]
+        inputs = node.inputs
+        self._before.setdefault(consumer, node)
+        self.nodes[consumer] = node.fed_by((*inputs[:position], new, *inputs[position + 1 :]) if len(inputs) > 1 else (new,))
 
     def _weight_index(self) -> dict[str, tuple[str, ...]]:
         if self._weight_users is None:
             self._weight_users = dict(self.source.weight_users)
         return self._weight_users
 
-    def _touch_weights(self, before: Node | None, after: Node | None) -> None:
-        old, new = (node.params if node else EMPTY for node in (before, after))
-        if old is new:
-            return
-        name = (before or after).name  # type: ignore[union-attr]  # one of the two is a node
-        gone = [key for key in old.values() if key not in new.values()] if old else ()
-        come = [key for key in new.values() if key not in old.values()] if new else ()
-        index = self._weight_index()
-        for key in dict.fromkeys((*gone, *come)):
-            users = index.get(key, ())
-            index[key] = tuple(user for user in users if user != name) if key in gone else (*users, name)
-            if key in gone and len(index[key]) <= FEW_USES:
-                self._unshared.update(dict.fromkeys(index[key]))
-            self._log.append(lambda key=key, users=users: index.__setitem__(key, users))  # type: ignore[misc]
+    def _move_weights(self, name: str, old: Mapping[str, str], new: Mapping[str, str]) -> None:
+        """Keep the index of weights when a node reads others than it did."""
+        index, before, after = self._weight_index(), dict.fromkeys(old.values()), dict.fromkeys(new.values())
+        for key in before:
+            if key in after:
+                continue
+            left = tuple([user for user in index[key] if user != name])
+            self._write(index, key, left)
+            if len(left) <= FEW_USES:
+                self._unshared.extend(left)
+        for key in after:
+            if key not in before:
+                self._write(index, key, (*index.get(key, ()), name))
 
     def _set_weight(self, key: str, array: Array) -> None:
         array = np.asarray(array).view()  # a view, so that the caller's own array stays as it was
         array.setflags(write=False)
-        before = self.weights.get(key)
-        self.weights[key] = array
-        self._log.append(lambda: self._undo(self.weights, key, before))
+        self._write(self.weights, key, array)
 
     def _fresh_key(self, base: str) -> str:
         key, number = base, 0
@@ -343,56 +364,22 @@ class Edit:
             key = f"{base}_{number}"
         return key
 
-    def _own(self, name: str) -> dict[tuple[str, int], int]:
-        if name not in self._owned:
-            self._users[name] = dict(self._users.get(name, {}))
-            self._owned.add(name)
-        return self._users[name]  # type: ignore[return-value]  # what is owned is a dict
-
-    def _add_use(self, ref: Ref, consumer: str, position: int) -> None:
-        self._set_use(ref.node, (consumer, position), ref.index)
-        self._log.append(lambda: self._set_use(ref.node, (consumer, position), None))
-
-    def _drop_use(self, ref: Ref, consumer: str, position: int) -> None:
-        self._set_use(ref.node, (consumer, position), None)
-        self._released[ref.node] = None
-        self._log.append(lambda: self._set_use(ref.node, (consumer, position), ref.index))
-
-    def _set_use(self, name: str, use: tuple[str, int], index: int | None) -> None:
-        uses = self._own(name)
-        if index is None:
-            del uses[use]
-        else:
-            uses[use] = index
-        self._count(name)
-
-    def _count(self, name: str) -> None:
-        if len(self._users.get(name, ())) + self._output_uses.get(name, 0) == 1:
-            self._used_once.add(name)
-        else:
-            self._used_once.discard(name)
-
-    def _rewire(self, consumer: str, position: int, new: Ref) -> None:
-        node = self.nodes[consumer]
-        self._rewired[consumer] = None
-        old = node.inputs[position]
-        self._drop_use(old, consumer, position)
-        self._add_use(new, consumer, position)
-        self._put(node.fed_by((*node.inputs[:position], new, *node.inputs[position + 1 :])))
-
-    def _touched(self) -> tuple[str, ...]:
-        """The nodes that are new, changed or fed anew; those that lost a use, and their users, where so few are left that a count may
-        just have come down to what a pattern asks; those that are now among few to read a weight.
+    def _touched(self, there: list[str], gained: dict[str, int]) -> tuple[str, ...]:
+        """The nodes that are new, changed or fed anew (`there`); those that lost a use, and their users, where so few are left that a
+        count may just have come down to what a pattern asks; those that are now among few to read a weight.
         """
-        touched = {**self._made, **self._changed, **self._rewired}
-        for name in self._released:
-            uses = self._users.get(name, {})
-            if len(uses) <= FEW_USES:
-                touched[name] = None
-                for user, _ in uses:
-                    touched[user] = None
-        touched.update(self._unshared)
-        return tuple([name for name in touched if name in self.nodes])
+        touched = there
+        for place, (producer, _) in dict(reversed(self._outputs_before)).items():
+            gained[producer] = gained.get(producer, 0) - 1
+            gained[self._outputs[place].node] = gained.get(self._outputs[place].node, 0) + 1
+        for name, gain in gained.items():
+            if gain < 0 and name in self._users and len(self._users[name]) <= FEW_USES:
+                touched.append(name)
+                touched.extend([consumer for consumer, _ in self._users[name] if consumer != OUTPUT])
+        for name in self._unshared:
+            if name in self.nodes:
+                touched.append(name)
+        return tuple(touched)
 
     def _note_scopes(self, touched: list[str]) -> None:
         """A rewrite with nodes inside and outside a nested model straddles its border; all uses of one model count as inside."""

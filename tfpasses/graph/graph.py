@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Iterator, Mapping
-from collections.abc import Set as AbstractSet
 from functools import cached_property
 from typing import Any
 
@@ -15,11 +14,15 @@ from tfpasses.graph.facts import Fact, FactKey
 from tfpasses.graph.node import EMPTY, Node
 from tfpasses.graph.values import Ref, Slot, Spec
 
-__all__ = ["Array", "Graph", "Scope", "Users"]
+__all__ = ["OUTPUT", "Array", "Graph", "Scope", "Use", "Users"]
 
 Array = np.ndarray[Any, Any]
-Users = Mapping[str, Mapping[tuple[str, int], int]]
-"""Node -> {(consumer, input position): output index}; nodes without consumers may be absent. Graph outputs are not in it."""
+OUTPUT = ""
+"""Stands for the graph itself as a consumer: what it gives out is a use of the node like any other."""
+Use = tuple[str, int]
+"""(consumer, input position), or (`OUTPUT`, place among the graph's outputs)."""
+Users = Mapping[str, Mapping[Use, int]]
+"""Node -> {use: index of the node's output}. Every node has an entry."""
 
 # What a graph can be turned into lives on floors above this one, so it is found by name when it is asked for.
 TO_KERAS = "tfpasses.frontends.keras:to_keras"
@@ -70,28 +73,14 @@ class Graph:
 
     @cached_property
     def users(self) -> Users:
-        """Who uses each node's outputs."""
-        users: dict[str, dict[tuple[str, int], int]] = {}
-        for node in self.nodes.values():
+        """Who uses each node's outputs, graph outputs among the uses."""
+        users: dict[str, dict[Use, int]] = {name: {} for name in self.nodes}
+        for name, node in self.nodes.items():
             for position, (producer, index) in enumerate(node.inputs):
-                uses = users.get(producer)
-                if uses is None:
-                    users[producer] = {(node.name, position): index}
-                else:
-                    uses[node.name, position] = index
+                users[producer][name, position] = index
+        for place, (producer, index) in enumerate(self.outputs):
+            users[producer][OUTPUT, place] = index
         return users
-
-    @cached_property
-    def output_uses(self) -> Mapping[str, int]:
-        """How many graph outputs each node gives; each counts as a use."""
-        return count_outputs(self.outputs)
-
-    @cached_property
-    def used_once(self) -> AbstractSet[str]:
-        """The nodes whose outputs have one use, graph outputs among the uses."""
-        outputs = self.output_uses
-        inside = {name for name, uses in self.users.items() if len(uses) == 1 and name not in outputs}
-        return inside | {name for name, count in outputs.items() if count == 1 and not self.users.get(name)}
 
     @cached_property
     def weight_users(self) -> Mapping[str, tuple[str, ...]]:
@@ -136,13 +125,6 @@ class Graph:
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         svg: str | None = pkgutil.resolve_name(TO_SVG)(self, missing_ok=True)
         return {"text/plain": self.to_text()} | ({"image/svg+xml": svg} if svg is not None else {})
-
-
-def count_outputs(outputs: tuple[Ref, ...]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for node, _ in outputs:
-        counts[node] = counts.get(node, 0) + 1
-    return counts
 
 
 def index_weights(nodes: Mapping[str, Node]) -> dict[str, tuple[str, ...]]:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-import attrs
+from typing import Any, NamedTuple
 
 from tfpasses.graph.values import Ref
 
 __all__ = ["Rewrite", "follow"]
 
 
-@attrs.frozen(eq=False)
-class Rewrite:
+class Rewrite(NamedTuple):
     """One successful rewrite, as the journal keeps it."""
 
     pass_name: str
@@ -28,7 +25,7 @@ class Rewrite:
     removed: tuple[str, ...]
     redirects: tuple[tuple[Ref, Ref], ...]
     touched: tuple[str, ...]
-    """Nodes at which, or downstream of which, a pattern may match now that did not before."""
+    """Nodes at which, or downstream of which, a pattern may match now that did not before; some of them may be named twice."""
     payload: Mapping[str, Any]
     """What the rule noted of it."""
 

@@ -166,8 +166,7 @@ def border(graph: Graph, names: Sequence[str], roots: tuple[str, ...]) -> Region
     """The region of some nodes, with the values that cross its border."""
     inside = set(names)
     feeds = dict.fromkeys(ref for name in names for ref in graph.nodes[name].inputs if ref.node not in inside)
-    leaving = {Ref(name, index) for name in names for (user, _), index in graph.users.get(name, {}).items() if user not in inside}
-    leaving |= {ref for ref in graph.outputs if ref.node in inside}
+    leaving = {Ref(name, index) for name in names for (user, _), index in graph.users[name].items() if user not in inside}
     return Region(roots, tuple(names), tuple(feeds), tuple(ref for ref in values_of(graph, names) if ref in leaving))
 
 

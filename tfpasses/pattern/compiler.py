@@ -386,7 +386,7 @@ class Generator:
             then(name)
             return
         user = self.fresh("u")
-        self.loop(f"for {user} in dict.fromkeys(use[0] for use in users.get({name}, ())):", lambda: self.climb(user, steps - 1, then))
+        self.loop(f"for {user} in dict.fromkeys(use[0] for use in users[{name}] if use[0]):", lambda: self.climb(user, steps - 1, then))
 
     def another_root(self, pattern: OpPattern, name: str, then: Emit) -> None:
         node = self.fresh("n")

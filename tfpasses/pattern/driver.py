@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import attrs
 
-from tfpasses.graph import Edit, Graph, GraphError, Node, Rewrite
+from tfpasses.graph import OUTPUT, Edit, Graph, GraphError, Node, Rewrite
 from tfpasses.pattern.compiler import Matcher
-from tfpasses.pattern.language import Pattern, Repeated, Roots
+from tfpasses.pattern.language import OpPattern, Pattern, Repeated, Roots
 from tfpasses.pattern.match import Match, Miss
 
 __all__ = ["RewriteError", "RewriteLoopError", "Rule", "RuleSet", "find"]
@@ -105,37 +105,42 @@ class RuleSet:
         owed: set[str] = set()
         declined: Declined = {}
 
-        def push(names: list[str]) -> None:
-            new = [name for name in reversed(names) if name not in waiting]
-            waiting.update(new)
-            work.extend(new)
+        def push(names: dict[str, None]) -> None:
+            for name in reversed(names):
+                if name not in waiting and nodes[name].op in table:
+                    waiting.add(name)
+                    work.append(name)
 
         budget = 16 * len(nodes) + 1024
+        users = edit.users
+        edit.savepoint()
         while work:
             name = work.pop()
             waiting.discard(name)
-            if name in owed:
+            if owed and name in owed:
                 owed.discard(name)
                 if name in nodes:
-                    push([other for other in self._downstream([name], edit, waiting, owed) if other != name])
+                    above = self._downstream([name], edit, waiting, owed)
+                    above.pop(name, None)
+                    push(above)
             node = nodes.get(name)
             if node is None or (dispatch := table.get(node.op)) is None:  # removed, or changed, since it was put here
                 continue
             fired = None
-            for candidate in dispatch[nodes[node.inputs[0].node].op if node.inputs else ""]:
-                refs = candidate.function(node, nodes, edit.users, edit)
-                if refs is None or candidate.rule is fired:
+            for function, rule, _ in dispatch[nodes[node.inputs[0].node].op if node.inputs else ""]:
+                refs = function(node, nodes, users, edit)
+                if refs is None or rule is fired:
                     continue
-                rewrite = self._apply(candidate.rule, Match(node, refs, edit), edit, declined)
+                rewrite = self._apply(rule, Match(node, refs, edit), edit, declined)
                 if rewrite is None:
                     continue
                 on_rewrite(rewrite)
-                if len(edit.journal) > budget:
+                if rewrite.number > budget:
                     raise RewriteLoopError(f"{edit.made_by}: after {budget} rewrites the rules still fire, last {rewrite.rule} at {name}")
                 push(self._downstream(rewrite.touched, edit, waiting, owed))
                 if name in waiting or nodes.get(name) is not node:
                     break
-                fired = candidate.rule  # it left its root alone: the other rules have their turn there
+                fired = rule  # it left its root alone: the other rules have their turn there
         return declined
 
     def misses(self, edit: Edit, declined: Declined) -> Iterator[tuple[Rule, Miss]]:
@@ -149,7 +154,6 @@ class RuleSet:
                     yield rule, miss
 
     def _apply(self, rule: Rule, match: Match, edit: Edit, declined: Declined) -> Rewrite | None:
-        edit.savepoint()
         try:
             miss = rule.action(match, edit)
         except Exception as error:
@@ -159,45 +163,57 @@ class RuleSet:
             edit.rollback()
             declined[rule.name, match.root.name] = miss
             return None
-        declined.pop((rule.name, match.root.name), None)
+        if declined:
+            declined.pop((rule.name, match.root.name), None)
         return edit.commit(rule.name, match.root.name)
 
-    def _downstream(self, touched: Iterable[str], edit: Edit, waiting: set[str], owed: set[str]) -> list[str]:
-        """The possible roots at the touched nodes, or so few uses above them that a pattern reaches down to them."""
+    def _downstream(self, touched: Iterable[str], edit: Edit, waiting: set[str], owed: set[str]) -> dict[str, None]:
+        """The touched nodes, and those so few uses above them that a pattern reaches down to them: possible roots are among them."""
         found = self._above(touched, edit, waiting, owed)
-        below = [name for name in found if edit.nodes[name].op in self._further]
-        if below:  # a further root of `roots` may be new here: its first root is beside it, down to what they share and up again
+        if self._further and (below := [name for name in found if edit.nodes[name].op in self._further]):
+            # a further root of `roots` may be new here: its first root is beside it, down to what they share and up again
             for _ in range(self._reach):
-                below = list(dict.fromkeys(ref.node for name in below for ref in edit.nodes[name].inputs))
-                found |= self._above(below, edit, waiting, owed)
-        return [name for name in found if edit.nodes[name].op in self._table]
+                below = list(dict.fromkeys([ref.node for name in below for ref in edit.nodes[name].inputs]))
+                found |= self._above([user for name in below for user, _ in edit.users[name] if user], edit, waiting, owed)
+        return found
 
     def _above(self, names: Iterable[str], edit: Edit, waiting: set[str], owed: set[str]) -> dict[str, None]:
-        """The nodes and what lies above them, as many uses as the highest pattern is high. A repeated wrapper that is waiting anyway is
-        owed this walk when its turn comes: else a long chain of them would be walked to its end for each of them.
+        """The nodes and what lies above them, as many uses as the highest pattern is high, of what a pattern asks for. A repeated
+        wrapper that is waiting anyway is owed this walk when its turn comes: else a long chain of them would be walked to its end for
+        each of them.
         """
         found: dict[str, None] = {}
+        nodes, users, asked, wrappers = edit.nodes, edit.users, self._asked, self._wrappers
         front = list(names)
         for _ in range(self._reach + 1):
             beyond: list[str] = []
             for name in front:  # grows while it is walked: a repeated wrapper costs no reach
-                if name in found:
+                node = nodes[name]
+                if node.op not in asked or name in found:
                     continue
                 found[name] = None
-                node = edit.nodes[name]
                 into = beyond
-                if node.op in self._wrappers and len(node.inputs) == 1:
+                if node.op in wrappers and len(node.inputs) == 1:
                     if name in waiting:
                         owed.add(name)
                         continue
                     into = front
-                into.extend(user for user, _ in edit.users.get(name, ()))
+                for user, _ in users[name]:
+                    if user != OUTPUT:
+                        into.append(user)
+            if not beyond:
+                break
             front = beyond
         return found
 
     @cached_property
     def _reach(self) -> int:
         return max((height(rule.matcher.pattern) for rule in self.rules), default=0)
+
+    @cached_property
+    def _asked(self) -> frozenset[str]:
+        """The operations that the patterns ask for: a node of another can be part of a match as a value only."""
+        return frozenset(op for rule in self.rules for op in asked_ops(rule.matcher.pattern))
 
     @cached_property
     def _wrappers(self) -> frozenset[str]:
@@ -211,6 +227,14 @@ class RuleSet:
 def height(pattern: Pattern) -> int:
     """How many steps lie between a pattern's root and its deepest node."""
     return max((1 + height(child) for child in pattern.children()), default=0)
+
+
+def asked_ops(pattern: Pattern) -> Iterator[str]:
+    """All operations in a pattern."""
+    if isinstance(pattern, OpPattern):
+        yield from pattern.ops
+    for child in pattern.children():
+        yield from asked_ops(child)
 
 
 def wrapper_ops(pattern: Pattern) -> Iterator[str]:

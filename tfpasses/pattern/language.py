@@ -15,7 +15,7 @@ from typing import Any
 
 import attrs
 
-from tfpasses.graph import VOCABULARY, Node, ops_with_trait
+from tfpasses.graph import OUTPUT, VOCABULARY, Node, ops_with_trait
 
 SHOWN_USES = 3
 
@@ -38,7 +38,7 @@ __all__ = [
 Predicate = Callable[[Node, Any], bool]
 Explain = Callable[[Node, Any], str]
 
-ONE_USE = "{node}.name in graph.used_once"
+ONE_USE = "len(users[{node}.name]) == 1"
 
 
 @attrs.frozen(eq=False)
@@ -236,14 +236,10 @@ def captures(pattern: Pattern) -> Iterator[str]:
 
 
 def explain_uses(node: Node, graph: Any) -> str:
-    uses = graph.users.get(node.name, ())
-    names = [name for name, _ in islice(uses, SHOWN_USES)]
-    count = len(uses)
-    if graph.output_uses.get(node.name):
-        names.append("a graph output")
-        count += 1
-    more = f" and {count - SHOWN_USES} more" if count > SHOWN_USES else ""
-    return f"it has {count} uses: {', '.join(names[:SHOWN_USES])}{more}"
+    uses = graph.users[node.name]
+    names = [name if name != OUTPUT else "a graph output" for name, _ in islice(uses, SHOWN_USES)]
+    more = f" and {len(uses) - SHOWN_USES} more" if len(uses) > SHOWN_USES else ""
+    return f"it has {len(uses)} uses: {', '.join(names)}{more}"
 
 
 def _caller() -> str:

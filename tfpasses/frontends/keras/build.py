@@ -244,7 +244,7 @@ def merged_activations(graph: Graph) -> dict[str, str]:
 
 
 def follows(graph: Graph, main: Node, part: Node) -> bool:
-    alone = len(graph.users.get(main.name, ())) == 1 and not graph.output_uses.get(main.name)
+    alone = len(graph.users[main.name]) == 1
     return alone and [ref.node for ref in part.inputs] == [main.name] and still_activation(part) and main.op in KINDS
 
 

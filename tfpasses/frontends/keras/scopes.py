@@ -71,8 +71,7 @@ def broken_border(graph: Graph, path: str, nodes: list[Node]) -> str:
     entering = {ref for node in nodes for ref in node.inputs if ref.node not in inside and graph.nodes[ref.node].op != "Const"}
     if not entering <= set(scope.inputs):
         return "it takes another value than it did"
-    leaving = {Ref(name, index) for name in inside for (user, _), index in graph.users.get(name, {}).items() if user not in inside}
-    leaving |= {ref for ref in graph.outputs if ref.node in inside}
+    leaving = {Ref(name, index) for name in inside for (user, _), index in graph.users[name].items() if user not in inside}
     if not leaving <= set(scope.outputs) or any(ref.node not in graph.nodes for ref in scope.outputs):
         return "it gives another value than it did"
     if any(ref.node not in inside and ref not in scope.inputs for ref in scope.outputs):
