@@ -109,7 +109,7 @@ def line(size: int) -> Graph:
 
 # rules
 
-LINEAR = op(trait="linear").only_use().when("its kernel is shared", lambda n, g: len(g.weight_users[next(iter(n.params.values()))]) == 1)
+LINEAR = op("Conv", "DepthwiseConv", "ConvTranspose", "Dense").only_use().when("its kernel is shared", lambda n, g: len(g.weight_users[n.params["kernel"]]) == 1)
 HOMOGENEOUS = op(trait="positively_homogeneous").only_use()
 ACTIVATION = op(trait="activation").only_use()
 X = anything()["x"]
@@ -163,7 +163,7 @@ def drop(m: Match, edit: Edit) -> None:
 
 def join(m: Match, edit: Edit) -> None:
     """Relu(Relu(x)) to Relu(x)."""
-    edit.replace(m.root, m["inner"])
+    edit.replace(m.root, m.ref("inner"))
 
 
 def join_anew(m: Match, edit: Edit) -> None:

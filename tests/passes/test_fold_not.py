@@ -104,7 +104,7 @@ MUST_NOT = {
     "one consumer twice": (used_by_one_consumer_twice, "linear: it has 3 uses: add, add, bn"),
     "consumer of conv and batch norm": (used_by_the_same_addition, "linear: it has 2 uses: bn, add"),
     "graph output": (output_in_between, "linear: it has 2 uses: bn, a graph output"),
-    "graph output twice": (output_twice_in_between, "linear: it has 2 uses: bn, a graph output"),
+    "graph output twice": (output_twice_in_between, "linear: it has 3 uses: bn, a graph output, a graph output"),
     "graph output behind dropout": (output_behind_dropout, "drop: it has 2 uses: bn, a graph output"),
     "dropout with a second consumer": (dropout_used_twice, "drop: it has 2 uses: bn, relu"),
     "conv with a second consumer before dropout": (conv_used_twice_before_dropout, "linear: it has 2 uses: drop, relu"),

@@ -28,9 +28,9 @@ def sort_nodes(nodes: Mapping[str, Node], order: Iterable[str]) -> dict[str, Nod
         return True
 
     for name in chain(order, nodes):
-        node = nodes.get(name)
-        if node is None or name in done:
+        if name in done or name not in nodes:
             continue
+        node = nodes[name]
         for producer, _ in node.inputs:
             if producer in done:
                 continue

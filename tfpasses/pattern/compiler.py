@@ -143,6 +143,7 @@ class Generator:
         self.maybe: set[str] = set()
         self.roots = ["n0"]
         self.checks: list[Check] = []
+        self.pending: list[tuple[Pattern, str, Condition]] = []
         self.scope: dict[str, Any] = {"Ref": Ref, "new": tuple.__new__, "permutations": itertools.permutations}
         self.counter = itertools.count()
 
@@ -164,6 +165,7 @@ class Generator:
         return function
 
     def succeed(self) -> None:
+        self.ask_pending()
         pairs = ", ".join(f"{name!r}: {self.bound.get(name, 'None')}" for name in self.names)
         self.line(f"return {{{pairs}}}")
 
@@ -198,6 +200,7 @@ class Generator:
 
     def loop(self, header: str, body: Emit) -> None:
         """A choice: `body` (and all that follows in it) is tried for every value; none of them succeeding fails what is around."""
+        self.ask_pending()
         outer, depth = self.jump, self.depth
         self.line(header)
         self.indent, self.jump = self.indent + 1, "continue"
@@ -235,9 +238,17 @@ class Generator:
         arity = None if pattern.inputs is None else len(pattern.inputs)
         if arity is not None:
             self.fail_unless(f"len({node}.inputs) == {arity}", pattern, node, lambda n, _: f"it has {len(n.inputs)} inputs, not {arity}")
-        if pattern.conditions and not self.explaining:
-            self.look_ahead(pattern, node)
-        for condition in pattern.conditions:
+        self.pending.extend((pattern, node, condition) for condition in pattern.conditions)
+        if self.explaining:
+            self.ask_pending()
+        self.capture(pattern.capture, ref, pattern, node, lambda: self.inputs(pattern, node, then))
+
+    def ask_pending(self) -> None:
+        """Ask the conditions of the nodes so far. The fast function does so when operations and wiring fit, which is where most tries
+        end, and before a choice, so that each is asked once.
+        """
+        pending, self.pending = self.pending, []
+        for pattern, node, condition in pending:
             reason, explain = condition.reason, condition.explain
             self.fail_unless(
                 self.condition(condition, node),
@@ -245,14 +256,6 @@ class Generator:
                 node,
                 lambda n, g, reason=reason, explain=explain: explain(n, g) if explain else reason,  # type: ignore[misc]
             )
-        self.capture(pattern.capture, ref, pattern, node, lambda: self.inputs(pattern, node, then))
-
-    def look_ahead(self, pattern: OpPattern, node: str) -> None:
-        """Ask the operations of the inputs before the conditions: a look-up each, and most tries end there."""
-        for position, child in enumerate(() if pattern.commutes else pattern.inputs or ()):
-            ops = possible_ops(child)
-            if ops is not None and (node, position) != ("n0", 0):  # the driver has looked at the root's first input
-                self.line(f"if nodes[{node}.inputs[{position}].node].op not in {self.keep(ops)}: {self.jump}")
 
     def capture(self, name: str | None, ref: str, pattern: Pattern, node: str, then: Emit) -> None:
         if name is None:
@@ -276,9 +279,8 @@ class Generator:
             then()
         elif pattern.commutes and len(pattern.inputs) > 1:
             refs = [self.fresh("r") for _ in pattern.inputs]
-            self.loop(
-                f"for {', '.join(refs)} in permutations({node}.inputs):", lambda: self.sequence(pattern.inputs or (), refs, node, then)
-            )
+            orders = f"({node}.inputs, {node}.inputs[::-1])" if len(refs) == 2 else f"permutations({node}.inputs)"  # noqa: PLR2004
+            self.loop(f"for {', '.join(refs)} in {orders}:", lambda: self.sequence(pattern.inputs or (), refs, node, then))
         else:
             refs = [self.fresh("r") for _ in pattern.inputs]
             self.line(f"{', '.join(refs)}, = {node}.inputs")
@@ -319,6 +321,7 @@ class Generator:
 
     def choose(self, options: tuple[Pattern, ...], ref: str, user: str, then: Emit) -> None:
         """Alternatives: a generator gives the captures of each option that matches, and what follows is tried for each."""
+        self.ask_pending()
         names = tuple(dict.fromkeys(name for option in options for name in captures(option)))
         new = [name for name in names if self.bound.get(name) in {None, *self.maybe}]
         variables = {name: self.fresh("c") for name in new}
@@ -329,7 +332,7 @@ class Generator:
         for option in options:
             self.line("while True:")
             self.indent, self.jump, self.depth = self.indent + 1, "break", outer_depth
-            self.value(option, ref, user, lambda: self.line(f"yield {self._tuple(new)}"))
+            self.value(option, ref, user, lambda: self.leave(f"yield {self._tuple(new)}"))
             self.line("break")
             self.indent -= 1
             deepest = max(deepest, self.depth)
@@ -345,16 +348,21 @@ class Generator:
 
         self.loop(f"for {target} in {options_of}({ref}, {user}):", body)
 
+    def leave(self, statement: str) -> None:
+        self.ask_pending()
+        self.line(statement)
+
     def _tuple(self, names: list[str]) -> str:
         return "(" + "".join(f"{self.bound.get(name, 'None')}, " for name in names) + ")"
 
     def every(self, pattern: Pattern, node: str, then: Emit) -> None:
+        self.ask_pending()
         names = [name for name in dict.fromkeys(captures(pattern)) if name not in self.bound]
         test, ref, found = self.fresh("each"), self.fresh("r"), self.fresh("f")
         self.line(f"def {test}({ref}, {node}):")
         outer_jump = self.jump
         self.indent, self.jump = self.indent + 1, "return None"
-        self.value(pattern, ref, node, lambda: self.line(f"return {self._tuple(names)}"))
+        self.value(pattern, ref, node, lambda: self.leave(f"return {self._tuple(names)}"))
         self.indent, self.jump = self.indent - 1, outer_jump
         self.line(f"{found} = []")
         self.line(f"for {ref} in {node}.inputs:")

@@ -93,7 +93,7 @@ class RuleSet:
                     yield candidate.rule, Match(node, refs, graph)
                     break
 
-    def rewrite(self, edit: Edit, on_rewrite: Callable[[Rewrite], None] = lambda _: None) -> Declined:
+    def rewrite(self, edit: Edit, on_rewrite: Callable[[Rewrite], None] | None = None) -> Declined:
         """Apply the rules until none fires. Gives what the rules themselves declined, for `misses`.
 
         Raises `RewriteError` where a rule raises (rolled back to before it), `RewriteLoopError` where the rules do not end.
@@ -134,7 +134,8 @@ class RuleSet:
                 rewrite = self._apply(rule, Match(node, refs, edit), edit, declined)
                 if rewrite is None:
                     continue
-                on_rewrite(rewrite)
+                if on_rewrite is not None:
+                    on_rewrite(rewrite)
                 if rewrite.number > budget:
                     raise RewriteLoopError(f"{edit.made_by}: after {budget} rewrites the rules still fire, last {rewrite.rule} at {name}")
                 push(self._downstream(rewrite.touched, edit, waiting, owed))
