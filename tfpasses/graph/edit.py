@@ -45,6 +45,7 @@ class Edit:
         self._redirects: list[tuple[Ref, Ref]] = []
         self._straddled: set[str] = set()
         self._fresh = 0
+        self._displaced = False
         self._before: dict[str, Node | None] = {}
         """Since the savepoint: the nodes that were written, as they were at it; None for a new one. The users follow from the nodes."""
         self._outputs_before: list[tuple[int, Ref]] = []
@@ -166,13 +167,18 @@ class Edit:
         if new.node not in self.nodes:
             raise GraphError(f"cannot redirect {old} to {new}, which is not in the graph")
         name, index = old
-        if self._users.get(name):
-            before, after = self._uses(name), self._uses(new.node)
-            for use, used in list(before.items()):
+        uses = self._users.get(name)
+        if uses:
+            stay: dict[Use, int] = {}
+            moved = stay if new.node == name else self._uses(new.node)
+            for use, used in uses.items():
                 if used == index and use[0] != new.node:
                     self._feed(use, new)
-                    del before[use]
-                    after[use] = new.index
+                    moved[use] = new.index
+                else:
+                    stay[use] = used
+            self._users[name] = stay
+            self._owned.add(name)
         self._redirects.append((old, new))
 
     def remove(self, node: Node) -> None:
@@ -229,6 +235,7 @@ class Edit:
                     del self._uses(ref.node)[name, position]
         for name, was in self._before.items():
             if was is not None:
+                self._displaced |= name not in self.nodes  # it comes back in the last place
                 self.nodes[name] = was
                 self._users.setdefault(name, {})
             elif name in self.nodes:
@@ -286,9 +293,9 @@ class Edit:
             self.commit("edit", next(iter(self._before), ""))
         if not self.journal:
             return self.source
-        nodes = sort_nodes(self.nodes, self.source.nodes)
-        used = {key for node in nodes.values() if node.params for key in node.params.values()}
-        weights = {key: array for key, array in self.weights.items() if key in used}
+        nodes = dict(self.nodes) if self._in_order() else sort_nodes(self.nodes, self.source.nodes)
+        readers = self._weight_users  # None: no node reads another weight than it did
+        weights = dict(self.weights) if readers is None else {key: array for key, array in self.weights.items() if readers.get(key)}
         facts = {key: fact for key, fact in self.facts.items() if key[0].node in nodes}
         moved = self.redirects
         scopes = {path: self._follow(path, scope, moved) for path, scope in self.source.scopes.items()}
@@ -303,6 +310,14 @@ class Edit:
         if shape is None:
             raise GraphError(f"node {node.name}: give its specs; {node.op} has no shape rule")
         return (inputs[0] if shape is inputs[0].shape else Spec(shape, inputs[0].dtype),)
+
+    def _in_order(self) -> bool:
+        """Whether the nodes are in topological order still; those that no rewrite wrote are as they were."""
+        if self._displaced:
+            return False
+        place = dict(zip(self.nodes, range(len(self.nodes)), strict=True))
+        written = dict.fromkeys([name for rewrite in self.journal for name in rewrite.touched if name in self.nodes])
+        return all(place[producer] < place[name] for name in written for producer, _ in self.nodes[name].inputs)
 
     def _current(self, node: Node) -> Node:
         try:
@@ -341,15 +356,16 @@ class Edit:
 
     def _move_weights(self, name: str, old: Mapping[str, str], new: Mapping[str, str]) -> None:
         """Keep the index of weights when a node reads others than it did."""
-        index, before, after = self._weight_index(), dict.fromkeys(old.values()), dict.fromkeys(new.values())
+        index, before, after = self._weight_index(), tuple(old.values()), tuple(new.values())
         for key in before:
-            if key in after:
+            readers = index[key]
+            if key in after or name not in readers:  # read through two slots: it has left already
                 continue
-            left = tuple([user for user in index[key] if user != name])
+            left = tuple([reader for reader in readers if reader != name]) if len(readers) > 1 else ()
             self._write(index, key, left)
             if len(left) <= FEW_USES:
                 self._unshared.extend(left)
-        for key in after:
+        for key in dict.fromkeys(after):
             if key not in before:
                 self._write(index, key, (*index.get(key, ()), name))
 

@@ -279,7 +279,7 @@ class Generator:
             then()
         elif pattern.commutes and len(pattern.inputs) > 1:
             refs = [self.fresh("r") for _ in pattern.inputs]
-            orders = f"({node}.inputs, {node}.inputs[::-1])" if len(refs) == 2 else f"permutations({node}.inputs)"  # noqa: PLR2004
+            orders = f"({node}.inputs, {node}.inputs[::-1])" if len(refs) == 2 else f"permutations({node}.inputs)"
             self.loop(f"for {', '.join(refs)} in {orders}:", lambda: self.sequence(pattern.inputs or (), refs, node, then))
         else:
             refs = [self.fresh("r") for _ in pattern.inputs]
