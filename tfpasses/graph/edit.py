@@ -297,7 +297,7 @@ class Edit:
         readers = self._weight_users  # None: no node reads another weight than it did
         weights = dict(self.weights) if readers is None else {key: array for key, array in self.weights.items() if readers.get(key)}
         facts = {key: fact for key, fact in self.facts.items() if key[0].node in nodes}
-        moved = self.redirects
+        moved = self.redirects if self.source.scopes else EMPTY
         scopes = {path: self._follow(path, scope, moved) for path, scope in self.source.scopes.items()}
         return attrs.evolve(self.source, nodes=nodes, weights=weights, outputs=self.outputs, facts=facts, scopes=scopes)
 
@@ -386,9 +386,11 @@ class Edit:
         count may just have come down to what a pattern asks; those that are now among few to read a weight.
         """
         touched = there
-        for place, (producer, _) in dict(reversed(self._outputs_before)).items():
-            gained[producer] = gained.get(producer, 0) - 1
-            gained[self._outputs[place].node] = gained.get(self._outputs[place].node, 0) + 1
+        if self._outputs_before:
+            for place, (producer, _) in dict(reversed(self._outputs_before)).items():
+                now = self._outputs[place].node
+                gained[producer] = gained.get(producer, 0) - 1
+                gained[now] = gained.get(now, 0) + 1
         for name, gain in gained.items():
             if gain < 0 and name in self._users and len(self._users[name]) <= FEW_USES:
                 touched.append(name)

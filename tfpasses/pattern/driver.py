@@ -87,10 +87,10 @@ class RuleSet:
             dispatch = table.get(node.op)
             if dispatch is None:
                 continue
-            for candidate in dispatch[nodes[node.inputs[0].node].op if node.inputs else ""]:
-                refs = candidate.function(node, nodes, users, graph)
+            for function, rule, _ in dispatch[nodes[node.inputs[0].node].op if node.inputs else ""]:
+                refs = function(node, nodes, users, graph)
                 if refs is not None:
-                    yield candidate.rule, Match(node, refs, graph)
+                    yield rule, Match(node, refs, graph)
                     break
 
     def rewrite(self, edit: Edit, on_rewrite: Callable[[Rewrite], None] | None = None) -> Declined:
@@ -170,6 +170,11 @@ class RuleSet:
 
     def _downstream(self, touched: Iterable[str], edit: Edit, waiting: set[str], owed: set[str]) -> dict[str, None]:
         """The touched nodes, and those so few uses above them that a pattern reaches down to them: possible roots are among them."""
+        for name in touched:
+            if edit.nodes[name].op in self._asked:
+                break
+        else:
+            return {}
         found = self._above(touched, edit, waiting, owed)
         if self._further and (below := [name for name in found if edit.nodes[name].op in self._further]):
             # a further root of `roots` may be new here: its first root is beside it, down to what they share and up again
