@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+
 import attrs
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers as L
 
+import tfpasses
 from keras_models import MODELS, build
 from keras_same import arrays_of, assert_same_arrays, configuration, graph_size, inputs_for, outputs_of
 from tfpasses.frontends.keras import from_keras, keras_evaluator, save_model, to_keras
+from tfpasses.frontends.keras.read import layer_array
+from tfpasses.frontends.keras.weights import new_tensor
 from tfpasses.graph import Ref
 
 DESCRIBED = sorted(set(MODELS) - {"activation_that_cannot_be_described"})
@@ -135,3 +141,70 @@ def test_a_constant_array_of_the_caller_stays_writable_and_apart():
     graph = from_keras(keras.Model(x, x * factors))
     factors[:] = 7
     assert [float(array.max()) for array in graph.weights.values()] == [1.0]
+
+
+def folded():
+    x = keras.Input((6, 6, 3))
+    layer = L.Conv2D(4, 3, name="conv", bias_initializer="random_normal")
+    model = keras.Model(x, L.Dense(2, name="dense")(L.Flatten()(L.BatchNormalization(name="bn")(layer(x)))))
+    return tfpasses.run(model, "fold-batch-norms")
+
+
+def test_a_folded_weight_is_held_once_by_the_written_model_and_its_graph():
+    result = folded()
+    for key, variable in (("conv/kernel", result.model.get_layer("conv").kernel), ("conv/bias", result.model.get_layer("conv").bias)):
+        assert np.shares_memory(result.graph.weights[key], layer_array(variable))
+        assert not result.graph.weights[key].flags.writeable
+
+
+@pytest.mark.parametrize("change", ["fit", "assign", "assign_add"])
+def test_changing_a_written_model_leaves_folded_weights_in_the_graph(change):
+    result = folded()
+    before = {key: array.copy() for key, array in result.graph.weights.items()}
+    if change == "fit":
+        fit(result.model)
+    for variable in result.model.weights if change != "fit" else ():
+        getattr(variable, change)(variable + 1)
+    assert np.any(result.model.get_layer("conv").kernel.numpy() != before["conv/kernel"])
+    for key, array in before.items():
+        np.testing.assert_array_equal(result.graph.weights[key], array)
+
+
+def test_folded_weights_outlive_the_written_model():
+    result = folded()
+    graph, values = result.graph, {key: array.copy() for key, array in result.graph.weights.items()}
+    del result
+    gc.collect()
+    np.ones(10_000_000)
+    for key, array in values.items():
+        np.testing.assert_array_equal(graph.weights[key], array)
+
+
+def test_a_weight_that_the_caller_can_write_to_is_never_shared_with_a_model():
+    graph = from_keras(keras.Sequential([keras.Input((3,)), L.Dense(2, name="d")]))
+    kernel = np.ones((3, 2), "float32")
+    graph = attrs.evolve(graph, weights={**graph.weights, "d/kernel": kernel})
+    model = to_keras(graph)
+    kernel[:] = 7
+    assert graph.weights["d/kernel"] is kernel
+    np.testing.assert_array_equal(model.get_layer("d").kernel.numpy(), np.ones((3, 2)))
+
+
+def test_a_second_model_of_one_graph_shares_nothing_with_the_first():
+    result = folded()
+    second = to_keras(result.graph)
+    before = arrays_of(second)
+    fit(result.model)
+    assert_same_arrays(arrays_of(second), before)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int8", "int64", "uint8", "bool", "bfloat16"])
+@pytest.mark.parametrize("shape", [(), (0, 3), (5,), (3, 4)])
+def test_a_new_tensor_has_an_arrays_values_and_none_of_its_memory(dtype, shape):
+    array = (np.arange(np.prod(shape, dtype=int)).reshape(shape) % 5).astype(keras.ops.convert_to_tensor([0], dtype).numpy().dtype)
+    variable = tf.Variable(lambda: new_tensor(array))
+    assert variable.dtype.name == dtype
+    before = array.copy()
+    variable.assign(tf.zeros_like(variable))
+    np.testing.assert_array_equal(array, before)
+    assert variable.shape == shape

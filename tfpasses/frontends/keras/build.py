@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -10,7 +10,8 @@ import keras
 
 from tfpasses.frontends.keras.clone import constructor_arguments, copied_operation, copy_random_state, copy_state, rebuilt
 from tfpasses.frontends.keras.layers import ACTIVATIONS, JOINS, KINDS, OPERATIONS, Kind, activation_of, kind_of
-from tfpasses.graph import Array, Graph, Node, UnsupportedModelError
+from tfpasses.frontends.keras.weights import Given, hold_once
+from tfpasses.graph import Graph, Node, UnsupportedModelError
 from tfpasses.graph.text import format_value
 
 __all__ = ["LayerFactory", "Use"]
@@ -32,18 +33,6 @@ class Use:
         layer = f"{owner.layer}:{owner.part}" if owner is not None else f"new {self.main.name}"
         config = {key: value for key, value in self.main.config.items() if key != "training"}
         return f"{layer} {self.main.op} {format_value(config)} {sorted(self.main.params.items())} {self.activation is not None}"
-
-
-@attrs.frozen
-class Given:
-    """An initializer that gives a certain value: a layer is born with its weights instead of drawing random ones first."""
-
-    value: Any
-
-    def __call__(self, shape: Any, dtype: Any = None, **_: Any) -> Any:
-        if tuple(shape) != self.value.shape:
-            raise ValueError(f"a weight of shape {tuple(shape)} was to be given {self.value.shape}")
-        return self.value
 
 
 class LayerFactory:
@@ -147,7 +136,7 @@ class LayerFactory:
             config.update(kind.write(node, params))
         if "activation" in config and not isinstance(source, keras.layers.Activation):
             config["activation"] = source.activation if use.activation is not None else "linear"
-        return self.with_weights(type(source), config, kind, params, source)
+        return self.with_weights(type(source), config, kind, node, source)
 
     def from_graph(self, node: Node, name: str) -> Any:
         """A layer for a node that a pass made."""
@@ -160,7 +149,7 @@ class LayerFactory:
         elif kind is not None:
             try:
                 config = {"name": name, "dtype": node.specs[0].dtype, **kind.write(node, params)}
-                return self.with_weights(kind.layer_class(len(shapes[0]) - 2), config, kind, params, None)
+                return self.with_weights(kind.layer_class(len(shapes[0]) - 2), config, kind, node, None)
             except (KeyError, IndexError, TypeError, ValueError) as error:
                 raise no_layer_for(node) from error
         if node.op == "Dropout":
@@ -170,17 +159,18 @@ class LayerFactory:
                 return keras.layers.Activation(function, name=name, dtype=node.specs[0].dtype)
         raise no_layer_for(node)
 
-    def with_weights(self, cls: type, config: dict[str, Any], kind: Kind, params: Mapping[str, Array], source: Any) -> Any:
+    def with_weights(self, cls: type, config: dict[str, Any], kind: Kind, node: Node, source: Any) -> Any:
         """Construct a layer whose variables are born with their values; afterwards its initializers are what they were."""
-        for slot, array in params.items():
+        for slot, array in self.graph.params(node).items():
             config[kind.initializers[slot]] = Given(array)
         layer = cls(**config)
 
         def restore() -> None:
-            for slot in params:
+            for slot, key in node.params.items():
                 argument = kind.initializers[slot]
                 original = getattr(source, argument, None) or keras.initializers.get(DEFAULT_INITIALIZERS.get(slot, "glorot_uniform"))
                 setattr(layer, argument, original)
+                hold_once(self.graph, key, getattr(layer, kind.weights[slot]))
             if source is not None:
                 copy_random_state(source, layer)
 
