@@ -4,7 +4,7 @@ import time
 import attrs
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from graphs import VECTOR, chain, graph, indices, node, rebuilt
@@ -223,6 +223,15 @@ def test_set_input_changes_one_input_only():
     assert edit.set_input(edit.nodes["s"], 1, Ref("x")).inputs == (Ref("a"), Ref("x"))
 
 
+def test_an_input_that_is_not_there_is_not_set_by_half():
+    edit = Edit(chain("Relu", "Relu"))
+    before = state(edit)
+    with pytest.raises(LookupError):
+        edit.set_input(edit.nodes["n2"], -1, Ref("x"))
+    edit.rollback()
+    assert state(edit) == before
+
+
 def test_set_input_from_a_node_that_is_not_there_is_refused():
     edit = Edit(chain("Relu"))
     with pytest.raises(GraphError, match="node n1: input gone is not in the graph"):
@@ -280,6 +289,42 @@ def test_a_node_made_and_removed_in_one_rewrite_is_not_in_the_journal():
     assert (rewrite.made, rewrite.removed) == ((), ())
 
 
+def anew(edit, name, op):
+    """Remove a node that one other uses, and add another of its name."""
+    was = edit.nodes[name]
+    edit.replace(was, was.inputs[0])
+    return edit.add(node(name, op, *was.inputs))
+
+
+def test_a_node_removed_and_made_anew_under_its_name_has_changed():
+    edit = Edit(chain("Relu", "Relu"))
+    anew(edit, "n1", "Tanh")
+    rewrite = edit.commit("r", "n1")
+    assert (rewrite.made, rewrite.changed, rewrite.removed) == ((), ("n1",), ())
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_the_journal_says_what_comparing_before_and_after_says(data):
+    edit = Edit(seed())
+    before, uses = dict(edit.nodes), {name: dict(uses) for name, uses in edit.users.items()}
+    random_edits(edit, data)
+    if data.draw(st.booleans()):
+        with contextlib.suppress(GraphError):
+            anew(edit, data.draw(st.sampled_from(["c", "s", "e", "dead"])), "my.New")
+    rewrite = edit.commit("r", "x")
+    kept = [name for name in edit.nodes if name in before]
+    fields = lambda n: (n.op, n.config, n.params)  # noqa: E731
+    assert set(rewrite.made) == edit.nodes.keys() - before.keys()
+    assert set(rewrite.removed) == before.keys() - edit.nodes.keys()
+    assert {name for name in kept if fields(edit.nodes[name]) != fields(before[name])} <= set(rewrite.changed) <= set(kept)
+    assert {name for name in edit.nodes if edit.nodes[name] is not before.get(name)} <= set(rewrite.touched) <= edit.nodes.keys()
+    for name in kept:  # by the graph, or of one value by nodes
+        counts = [[(user == OUTPUT, user != OUTPUT and index) for (user, _), index in of[name].items()] for of in (uses, edit.users)]
+        lost = any(counts[0].count(use) > counts[1].count(use) for use in counts[0])
+        assert not lost or len(edit.users[name]) > 4 or name in rewrite.touched
+
+
 def test_rewrites_are_numbered_from_one():
     edit = Edit(chain("Relu"), "p")
     for op in ("Tanh", "Exp"):
@@ -315,6 +360,23 @@ def test_a_removal_rolled_back_leaves_no_trace_in_the_order():
     edit.rollback()
     edit.change(edit.nodes["b"], op="Exp")
     assert list(edit.freeze().nodes) == ["x", "a", "b"]
+
+
+def test_a_node_made_anew_and_rolled_back_leaves_no_trace_in_the_order():
+    edit = Edit(chain("Relu", "Relu", "Relu"))
+    anew(edit, "n1", "Tanh")
+    edit.rollback()
+    edit.change(edit.nodes["n3"], op="Exp")
+    assert list(edit.freeze().nodes) == ["x", "n1", "n2", "n3"]
+
+
+def test_what_was_not_committed_at_a_savepoint_is_journaled_before_it():
+    edit = Edit(chain("Relu", "Relu"))
+    edit.set_input(edit.nodes["n1"], 0, Ref(edit.add(node("m", "Tanh", "x")).name))
+    edit.savepoint()
+    edit.change(edit.nodes["n2"], op="Exp")
+    edit.rollback()
+    assert ([rewrite.made for rewrite in edit.journal], list(edit.freeze().nodes)) == ([("m",)], ["x", "m", "n1", "n2"])
 
 
 def test_a_name_rolled_back_leaves_no_trace_in_the_names_that_follow():

@@ -38,8 +38,8 @@ MUTANTS = (
     Mutant(
         "graph output not counted",
         "tfpasses/graph/graph.py",
-        "if len(uses) == 1 and name not in outputs}",
-        "if len(uses) == 1}",
+        "            users[producer][OUTPUT, place] = index\n",
+        "            pass\n",
         (*PATTERN, *FOLD),
     ),
     Mutant(
@@ -80,6 +80,21 @@ MUTANTS = (
         "pass",
         PATTERN,
     ),
+    Mutant(
+        "walk to new matches stops below a root",
+        "tfpasses/pattern/driver.py",
+        "if node.op not in asked or name in found:",
+        "if node.op not in self._table or name in found:",
+        PATTERN,
+    ),
+    Mutant(
+        "lost use not seen by the worklist",
+        "tfpasses/graph/edit.py",
+        "in gained.items() if gain < 0]",
+        "in gained.items() if False]",
+        PATTERN,
+    ),
+    Mutant("order believed unbroken", "tfpasses/graph/edit.py", "if self._in_order() else", "if True else", GRAPH),
     Mutant("graph outputs not redirected", "tfpasses/graph/edit.py", "use[0] != new.node:", "use[0] not in (new.node, OUTPUT):", GRAPH),
     Mutant(
         "weight changed behind another node's back", "tfpasses/graph/edit.py", "            if others:\n", "            if False:\n", GRAPH
@@ -90,8 +105,8 @@ MUTANTS = (
     Mutant(
         "commutative inputs in one order only",
         "tfpasses/pattern/compiler.py",
-        "in permutations({node}.inputs):",
-        "in ({node}.inputs,):",
+        "({node}.inputs, {node}.inputs[::-1])",
+        "({node}.inputs,)",
         PATTERN,
     ),
     Mutant(

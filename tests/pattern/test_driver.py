@@ -57,6 +57,13 @@ def test_the_source_graph_is_not_changed():
     assert ops(source) == {"n1": "Identity", "n2": "Relu"}
 
 
+def test_what_was_edited_by_hand_before_the_rules_is_kept_in_order():
+    edit = Edit(chain("Relu", "Relu"))
+    edit.set_input(edit.nodes["n1"], 0, Ref(edit.add(node("m", "Tanh", "x")).name))
+    RuleSet([becomes("r", op("Tanh"), "Exp")]).rewrite(edit)
+    assert list(ops(edit.freeze()).items()) == [("m", "Exp"), ("n1", "Relu"), ("n2", "Relu")]
+
+
 def test_what_one_rewrite_makes_is_rewritten_by_the_next():
     rules = becomes("ab", op("A"), "B"), becomes("bc", op("B"), "C")
     assert ops(run(chain("A"), *rules)) == {"n1": "C"}
@@ -141,6 +148,26 @@ def test_a_match_is_found_that_a_graph_output_moving_away_makes_possible():
     assert ops(run(source, becomes("above", op("Top")(op("my.Split").only_use()), "Found"), move))["top"] == "Found"
 
 
+def test_a_match_is_found_that_a_graph_output_moving_to_a_new_user_makes_possible():
+    def wrap(m, edit):
+        edit.redirect(Ref("a"), Ref(edit.add(node("w", "Wrapper", "a")).name))
+        edit.change(m.root, op="Wrapped")
+
+    inner = op("A").when("it is a graph output", lambda n, g: all(user for user, _ in g.users[n.name]))
+    source = graph(X, node("a", "A", "x"), node("m", "Wrap", "x"), outputs=["a", "m"])
+    assert ops(run(source, becomes("inner", inner, "Found"), Rule.of("wrap", op("Wrap"), wrap)))["a"] == "Found"
+
+
+def test_a_match_is_found_that_the_last_use_of_one_output_moving_to_another_makes_possible():
+    def join(m, edit):
+        edit.redirect(Ref("a", 1), Ref("a"))
+        edit.change(m.root, op="Joined")
+
+    second = op("my.Split").when("its second output is used", lambda n, g: 1 not in g.users[n.name].values())
+    source = graph(X, node("a", "my.Split", "x", outputs=2), node("s", "Add", "a", "a:1"), node("m", "Join", "x"), outputs=["s", "m"])
+    assert ops(run(source, becomes("second", second, "Found"), Rule.of("join", op("Join"), join)))["a"] == "Found"
+
+
 def test_a_match_is_found_that_a_weight_no_longer_shared_makes_possible():
     source = graph(
         X,
@@ -161,6 +188,18 @@ def test_a_match_of_two_roots_is_found_that_the_rewrite_of_the_second_makes_poss
     source = graph(X, node("a", "A", "x"), node("b", "B", "x"), outputs=["a", "b"])
     pair = becomes("pair", roots(op("A")(anything()["v"]), op("C")(anything()["v"])), "Found")
     assert ops(run(source, pair, becomes("bc", op("B"), "C")))["a"] == "Found"
+
+
+def test_a_match_of_three_roots_in_a_row_is_found_that_the_rewrite_of_the_third_makes_possible():
+    source = graph(X, node("y", "Input"), node("a", "A", "x"), node("b", "B", "x", "y"), node("d", "D", "y"), outputs=["a", "b", "d"])
+    row = roots(op("A")(anything()["v"]), op("B")(anything()["v"], anything()["w"]), op("C")(anything()["w"]))
+    assert ops(run(source, becomes("row", row, "Found"), becomes("dc", op("D"), "C")))["a"] == "Found"
+
+
+def test_a_match_is_found_of_a_root_without_inputs_that_the_rewrite_of_its_user_makes_possible():
+    source = graph(node("c", "my.Const"), node("d", "D", "c"), outputs=["c", "d"])
+    pair = roots(op("my.Const")["v"], op("B")(anything()["v"]))
+    assert ops(run(source, becomes("pair", pair, "Found"), becomes("db", op("D"), "B")))["c"] == "Found"
 
 
 def test_a_rule_that_leaves_its_root_alone_does_not_keep_the_next_rule_from_it():

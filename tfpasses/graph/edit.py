@@ -107,7 +107,9 @@ class Edit:
         origins = node.origin or tuple(dict.fromkeys([one for source in origin for one in source.origin or (source.name,)]))
         specs = node.specs or self._infer(node)
         node = Node(name, node.op, node.inputs, node.config, node.params, specs, node.call, node.owner, origins, self.made_by)
-        self._before.setdefault(name, None)
+        if self._before.setdefault(name, None) is not None:  # removed in this very rewrite: another stands for it, in the last place
+            self._changed.append(name)
+            self._displaced = True
         self.nodes[name] = node
         self._users[name] = {}
         self._owned.add(name)
@@ -156,8 +158,8 @@ class Edit:
         if ref.node not in self.nodes:
             raise GraphError(f"node {name}: input {ref} is not in the graph")
         old = self.nodes[name].inputs[position]
-        self._feed((name, position), ref)
         del self._uses(old.node)[name, position]
+        self._feed((name, position), ref)
         self._uses(ref.node)[name, position] = ref.index
         self._changed.append(name)
         return self.nodes[name]
@@ -211,8 +213,9 @@ class Edit:
     # rewrites
 
     def savepoint(self) -> None:
-        """Set the point that `rollback` goes back to."""
-        self._begin()
+        """Set the point that `rollback` goes back to. What was not committed by then is journaled as an edit."""
+        if self._before or self._outputs_before or self._log:
+            self.commit("edit", next(iter(self._before), ""))
 
     def _begin(self) -> None:
         self._before = {}
@@ -264,20 +267,22 @@ class Edit:
         there: list[str] = []
         made: list[str] = []
         removed: list[str] = []
-        gained: dict[str, int] = {}
+        gained: dict[Ref, int] = {}
         for name, before in self._before.items():
             now = nodes.get(name)
             if now is not None:
                 there.append(name)
-                for producer, _ in now.inputs:
-                    gained[producer] = gained.get(producer, 0) + 1
+                if before is None:
+                    made.append(name)
+                elif now.inputs is before.inputs:
+                    continue
+                for ref in now.inputs:
+                    gained[ref] = gained.get(ref, 0) + 1
             if before is not None:
-                for producer, _ in before.inputs:
-                    gained[producer] = gained.get(producer, 0) - 1
+                for ref in before.inputs:
+                    gained[ref] = gained.get(ref, 0) - 1
                 if now is None:
                     removed.append(name)
-            elif now is not None:
-                made.append(name)
         changed = [name for name in dict.fromkeys(self._changed) if name in nodes and self._before[name]] if self._changed else ()
         if self.source.scopes:
             self._note_scopes([*made, *changed, *removed])
@@ -289,15 +294,14 @@ class Edit:
 
     def freeze(self) -> Graph:
         """The new graph (the source itself if nothing changed), sorted topologically. Raises `GraphError` on a cycle."""
-        if self._before or self._outputs_before or self._log:
-            self.commit("edit", next(iter(self._before), ""))
+        self.savepoint()
         if not self.journal:
             return self.source
         nodes = dict(self.nodes) if self._in_order() else sort_nodes(self.nodes, self.source.nodes)
         readers = self._weight_users  # None: no node reads another weight than it did
         weights = dict(self.weights) if readers is None else {key: array for key, array in self.weights.items() if readers.get(key)}
         facts = {key: fact for key, fact in self.facts.items() if key[0].node in nodes}
-        moved = self.redirects if self.source.scopes else EMPTY
+        moved: Mapping[Ref, Ref] = self.redirects if self.source.scopes else {}
         scopes = {path: self._follow(path, scope, moved) for path, scope in self.source.scopes.items()}
         return attrs.evolve(self.source, nodes=nodes, weights=weights, outputs=self.outputs, facts=facts, scopes=scopes)
 
@@ -381,18 +385,17 @@ class Edit:
             key = f"{base}_{number}"
         return key
 
-    def _touched(self, there: list[str], gained: dict[str, int]) -> tuple[str, ...]:
-        """The nodes that are new, changed or fed anew (`there`); those that lost a use, and their users, where so few are left that a
-        count may just have come down to what a pattern asks; those that are now among few to read a weight.
+    def _touched(self, there: list[str], gained: dict[Ref, int]) -> tuple[str, ...]:
+        """The nodes that are new, changed or fed anew (`there`); those one of whose values lost a use by a node, or by the graph, and
+        their users, where so few are left that a count may just have come down to what a pattern asks; those that are now among few to
+        read a weight.
         """
         touched = there
+        lost = [name for (name, _), gain in gained.items() if gain < 0]
         if self._outputs_before:
-            for place, (producer, _) in dict(reversed(self._outputs_before)).items():
-                now = self._outputs[place].node
-                gained[producer] = gained.get(producer, 0) - 1
-                gained[now] = gained.get(now, 0) + 1
-        for name, gain in gained.items():
-            if gain < 0 and name in self._users and len(self._users[name]) <= FEW_USES:
+            lost = list(dict.fromkeys([*lost, *(name for _, (name, _) in self._outputs_before)]))
+        for name in lost:
+            if name in self._users and len(self._users[name]) <= FEW_USES:
                 touched.append(name)
                 touched.extend([consumer for consumer, _ in self._users[name] if consumer != OUTPUT])
         for name in self._unshared:

@@ -176,11 +176,18 @@ class RuleSet:
         else:
             return {}
         found = self._above(touched, edit, waiting, owed)
-        if self._further and (below := [name for name in found if edit.nodes[name].op in self._further]):
-            # a further root of `roots` may be new here: its first root is beside it, down to what they share and up again
+        new = found
+        for _ in range(self._links):
+            below = [name for name in new if edit.nodes[name].op in self._further]
+            if not below:
+                break
+            # a further root of `roots` may be new here: the root before it is beside it, down to what they share and up again
+            beside: dict[str, None] = {}
             for _ in range(self._reach):
                 below = list(dict.fromkeys([ref.node for name in below for ref in edit.nodes[name].inputs]))
-                found |= self._above([user for name in below for user, _ in edit.users[name] if user], edit, waiting, owed)
+                beside |= self._above([*below, *(user for name in below for user, _ in edit.users[name] if user)], edit, waiting, owed)
+            new = {name: None for name in beside if name not in found}
+            found |= new
         return found
 
     def _above(self, names: Iterable[str], edit: Edit, waiting: set[str], owed: set[str]) -> dict[str, None]:
@@ -226,8 +233,18 @@ class RuleSet:
         return frozenset(op for rule in self.rules for op in wrapper_ops(rule.matcher.pattern))
 
     @cached_property
+    def _roots(self) -> list[Roots]:
+        return [several for rule in self.rules for several in several_roots(rule.matcher.pattern)]
+
+    @cached_property
+    def _links(self) -> int:
+        """The most roots that a pattern has after its first."""
+        return max((len(several.patterns) - 1 for several in self._roots), default=0)
+
+    @cached_property
     def _further(self) -> frozenset[str]:
-        return frozenset(op for rule in self.rules for op in further_ops(rule.matcher.pattern))
+        """The operations of the roots after the first."""
+        return frozenset(op for several in self._roots for root in several.patterns[1:] for op in root.ops)
 
 
 def height(pattern: Pattern) -> int:
@@ -251,13 +268,12 @@ def wrapper_ops(pattern: Pattern) -> Iterator[str]:
         yield from wrapper_ops(child)
 
 
-def further_ops(pattern: Pattern) -> Iterator[str]:
-    """The operations of the roots after the first."""
+def several_roots(pattern: Pattern) -> Iterator[Roots]:
+    """The `roots` among a pattern's alternatives."""
     if isinstance(pattern, Roots):
-        for root in pattern.patterns[1:]:
-            yield from root.ops
+        yield pattern
     for child in pattern.children():
-        yield from further_ops(child)
+        yield from several_roots(child)
 
 
 def find(graph: Graph | Edit, pattern: Pattern) -> Iterator[Match]:
