@@ -9,7 +9,7 @@ import numpy as np
 
 from tfpasses.graph import Array, ChannelStats, LinearView, Node
 
-__all__ = ["Affine", "fold_backward"]
+__all__ = ["Affine", "fold_backward", "fold_forward", "merged_params", "scale_forward"]
 
 
 @attrs.frozen(eq=False)
@@ -34,6 +34,11 @@ class Affine:
             finite = bool(np.isfinite(scale + shift + variance).all())  # gamma, beta and mean show in the first two
         return cls(scale, shift, ChannelStats(beta, np.abs(gamma)), finite)
 
+    def of_channels(self, channels: slice | Array) -> Affine:
+        """The same for some of the channels, in the order given."""
+        stats = ChannelStats(self.stats.mean[channels], self.stats.std[channels])
+        return Affine(self.scale[channels], self.shift[channels], stats, self.finite)
+
 
 def fold_backward(linear: LinearView, affine: Affine) -> dict[str, Array]:
     """New parameters of a linear node such that it gives `affine` of what it gave.
@@ -49,3 +54,37 @@ def fold_backward(linear: LinearView, affine: Affine) -> dict[str, Array]:
         bias = affine.shift if linear.bias is None else np.asarray(linear.bias, np.float64) * affine.scale + affine.shift
         stored = bias.astype(kernel.dtype if linear.bias is None else linear.bias.dtype)
     return {linear.kernel_slot: folded, "bias": stored}
+
+
+def fold_forward(linear: LinearView, affine: Affine) -> dict[str, Array]:
+    """New parameters of a linear node such that it gives of x what it gave of `affine` of x, where its whole kernel meets the shift.
+
+    W' = W·scale over the input channels, b' = b + the sum over taps and input channels of W·shift. `affine` is over the node's
+    input channels. The sum is taken in float64.
+    """
+    bias = linear.response(affine.shift) + (0.0 if linear.bias is None else np.asarray(linear.bias, np.float64))
+    with np.errstate(over="ignore", invalid="ignore"):
+        stored = bias.astype(linear.kernel.dtype if linear.bias is None else linear.bias.dtype)
+    return {**scale_forward(linear, affine), "bias": stored}
+
+
+def scale_forward(linear: LinearView, affine: Affine) -> dict[str, Array]:
+    """New parameters of a linear node such that it gives of x what it gave of scale·x: W' = W·scale over the input channels."""
+    kernel = linear.in_kernel
+    dtype = np.promote_types(kernel.dtype, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        folded = (kernel * linear.per_in_channel(affine.scale.astype(dtype))).astype(kernel.dtype, copy=False)
+    return {linear.in_kernel_slot: folded}
+
+
+def merged_params(inner: Node, outer: Affine, graph: Any) -> dict[str, Array]:
+    """The parameters of one batch norm, with the inner one's epsilon, that does what `outer` does of what the inner one gives.
+
+    The inner one's statistics stay: gamma' = gamma·scale, beta' = beta·scale + shift.
+    """
+    params = graph.params(inner)
+    dtype = params["mean"].dtype
+    gamma, beta = (np.asarray(params.get(slot, absent), np.float64) for slot, absent in (("gamma", 1.0), ("beta", 0.0)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        new = {"gamma": (gamma * outer.scale).astype(dtype), "beta": (beta * outer.scale + outer.shift).astype(dtype)}
+    return {**new, "mean": params["mean"], "variance": params["variance"]}

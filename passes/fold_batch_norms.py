@@ -1,87 +1,403 @@
-"""Fold batch norms into the linear layer before them."""
+"""Batch-norm folding: backward, into the linear layers before, and forward, into the linear layer behind."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
 
 import attrs
 import numpy as np
 
-from tfpasses.graph import OUTPUT, Array, ChannelStats, Edit, LinearView, Node, Ref, has_trait, ops_with_trait
-from tfpasses.manager import Contract, Effect, Pass, register, rule
-from tfpasses.passes.fold import Affine, fold_backward
-from tfpasses.pattern import Match, Miss, op, repeated
+from tfpasses.graph import Array, ChannelStats, Edit, LinearView, Node, Ref, has_trait
+from tfpasses.manager import Context, Contract, Effect, Pass, PassError, Remark, register, rule
+from tfpasses.passes.fold import Affine, fold_backward, fold_forward, merged_params, scale_forward
+from tfpasses.passes.fold_paths import (
+    MOVES,
+    MOVING,
+    QUIET,
+    THROUGH,
+    Unclear,
+    above,
+    below,
+    blocks,
+    in_channels,
+    is_passing,
+    pads_zeros,
+    scale_blocks,
+)
+from tfpasses.pattern import Match, Miss, Rule, RuleSet, op, repeated
 
 __all__ = ["FoldBatchNorms"]
 
-INFERENCE_BATCH_NORM = op("BatchNorm").when(
+BATCH_NORM = op("BatchNorm").when(
     "it is called with training=True, so it has no fixed scale and shift", lambda node, _: not node.config.get("training")
 )
-NO_OP = (
-    op(*sorted(ops_with_trait("inference_identity")))
-    .when("it is called with training=True, so it changes its input", lambda node, _: has_trait(node, "inference_identity"))
-    .only_use()
-)
 LINEAR = op(trait="linear").only_use()
+
+WIDE = ("float32", "float64")
+
+
+@attrs.frozen(eq=False)
+class Fold:
+    """One batch norm and one linear layer that are to become one; several go together where a kernel is shared."""
+
+    linear: Node
+    bn: Node
+    path: list[Node]
+    """The nodes between the two, the lower first."""
+    affine: Affine
+    """Over the channels that the linear layer gives (backward), or takes (forward)."""
+
+
+def read_pairs(text: str) -> tuple[tuple[str, str], ...]:
+    """`a:b c:d` as pairs of names."""
+    pairs = [tuple(pair.split(":")) for pair in text.split()]
+    for pair in pairs:
+        if len(pair) != 2 or not all(pair):
+            raise ValueError(f"only={text!r}: write pairs as layer:batch_norm, with spaces between the pairs")
+    return tuple((a, b) for a, b in pairs)
 
 
 @register
 @attrs.frozen
 class FoldBatchNorms(Pass):
-    """Fold batch norms backward, into the linear layer before them.
+    """Fold batch norms into the linear layers before and behind them.
 
-    With a = gamma / sqrt(variance + epsilon), over the output channels: W' = W·a, b' = beta + (b - mean)·a. Exact in real
-    arithmetic. Source: Nagel et al., "Data-Free Quantization through Weight Equalization and Bias Correction", arXiv 1906.04721.
+    With a = gamma / sqrt(variance + epsilon) and c = beta - mean·a a batch norm is a·x + c. Backward, over the output channels:
+    W' = W·a, b' = b·a + c. Forward, over the input channels: W' = W·a, b' = b + sum W·c. Exact in real arithmetic. Source: Nagel et
+    al., "Data-Free Quantization through Weight Equalization and Bias Correction", arXiv 1906.04721.
 
-    Folds into Conv1D/2D/3D (grouped, dilated), DepthwiseConv, ConvTranspose, SeparableConv (its pointwise kernel) and Dense, also
-    through Dropout and Identity. A batch norm stays, with a remark that says why, where the linear layer's value is used elsewhere
-    or is an output, where an activation lies between, where a shared kernel's uses would not all fold alike, where it normalises
-    another axis than the channels, where it is called with training=True, where it computes in another dtype, or where a weight
-    is not finite.
+    Linear layers are Conv1D/2D/3D (grouped, dilated), DepthwiseConv, ConvTranspose, SeparableConv and Dense. Between may lie what
+    does nothing at inference, average pools, cropping, max pools (no channel's scale negative), zero padding (no shift), and, forward,
+    Flatten and Reshape that keep the channels apart. Rules, in the order of trying: `backward`; `concat`, into all the branches of a
+    Concatenate at once; `forward`; `scale`, forward where zero padding meets the kernel: the kernel takes the scale, and x + c/a
+    stays, as an addition; `merge`, of two batch norms in a row into one.
 
-    Leaves `ChannelStats(beta, |gamma|)` on the folded layer's output.
+    `direction` restricts the rules. `standalone=affine` turns what stays into a multiply-add per channel, as ordinary operations.
+    `only="conv1:bn1 conv2:bn2"` folds these pairs of layers (in either order) and nothing else; one that cannot is an error.
+
+    A batch norm stays, with a remark that says why, where a value between is used elsewhere or is an output, where an activation lies
+    between, where a shared kernel's uses would not all fold alike, where it normalises another axis than the channels, where it is
+    called with training=True, where it computes in another dtype, or where a weight is not finite.
+
+    Leaves `ChannelStats(beta, |gamma|)` on the output of a layer folded into backward.
     """
 
     name = "fold-batch-norms"
     contract = Contract(Effect.REASSOCIATES, provides={ChannelStats})
 
-    @rule(INFERENCE_BATCH_NORM["bn"](repeated(NO_OP, LINEAR["linear"])))
+    direction: Literal["both", "backward", "forward"] = "both"
+    standalone: Literal["keep", "affine"] = "keep"
+    only: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        if read_pairs(self.only) and self.standalone != "keep":
+            raise ValueError("only= folds the named pairs and leaves the rest alone: it does not go with standalone=affine")
+
+    @rule(BATCH_NORM["bn"](repeated(THROUGH, LINEAR["linear"])))
     def backward(self, match: Match, edit: Edit) -> Miss | None:
-        """BatchNorm(Dropout*(linear)), at every use of the kernel at once."""
-        pairs = [(match["linear"], match["bn"])]
-        for name in kernel_sharers(match["linear"], edit):
-            if not same_layer(match["linear"], edit.nodes[name]):
-                return match.miss(f"{match['linear'].name} shares a weight with {name}, which uses it in another way", match["linear"])
-            bn = batch_norm_after(edit.nodes[name], edit)
-            if bn is None:
+        """BatchNorm(linear), at every use of the kernel at once."""
+        linear, bn = match["linear"], match["bn"]
+        uses = [(linear, bn, between(bn, linear, edit))]
+        for name in kernel_sharers([linear], edit):
+            other = edit.nodes[name]
+            if not same_layer(linear, other):
+                return match.miss(f"{linear.name} shares a weight with {name}, which uses it in another way", linear)
+            path = list(above(other, edit))
+            norm = path.pop() if path else other
+            if norm.op != "BatchNorm" or norm.config.get("training") or any(node.op in MOVES for node in path):
                 return match.miss(
-                    f"{name} shares a weight with {match['linear'].name}, and no batch norm follows it that could fold with this one",
-                    edit.nodes[name],
+                    f"{name} shares a weight with {linear.name}, and no batch norm follows it that could fold with this one", other
                 )
-            pairs.append((edit.nodes[name], bn))
-        affines: list[Affine] = []
-        for linear, bn in pairs:
-            affine = Affine.of(bn, edit)
-            affines.append(affine)
-            reason = unsuitable(linear, bn, affine, edit)
+            uses.append((other, norm, path))
+        folds: list[Fold] = []
+        for other, norm, path in uses:
+            folds.append(Fold(other, norm, path, Affine.of(norm, edit)))
+            reason = self.refused(other, norm) or unsuitable(folds[-1], edit) or wrong_axis(folds[-1], edit) or differs(folds[-1], folds[0])
+            if reason:
+                return match.miss(reason, norm)
+        return self.fold_into_kernels(match, folds, edit)
+
+    @rule(BATCH_NORM["bn"](repeated(THROUGH, op("Concat").only_use()["concat"].each(repeated(THROUGH, LINEAR["branches"])))))
+    def concat(self, match: Match, edit: Edit) -> Miss | None:
+        """BatchNorm(Concat(linear, ..)): every branch takes its part of the channels."""
+        bn, concat, branches = match["bn"], match["concat"], match.all("branches")
+        whole, rank = Affine.of(bn, edit), len(edit.spec(Ref(concat.name)).shape)
+        if bn.config["axis"] % len(edit.spec(Ref(bn.name)).shape) != concat.config["axis"] % rank:
+            return match.miss(f"it normalises axis {bn.config['axis']}; {concat.name} joins along axis {concat.config['axis']}")
+        folds, start, upper = [], 0, between(bn, concat, edit)
+        for ref, linear in zip(concat.inputs, branches, strict=True):
+            width = LinearView.of(linear, edit).out_channels
+            affine = whole.of_channels(slice(start, start + width))
+            folds.append(Fold(linear, bn, [*between_ref(ref, linear, edit), concat, *upper], affine))
+            start += width
+        for name in kernel_sharers(branches, edit):
+            return match.miss(f"{name}, which does not feed {concat.name}, shares a weight with a layer that does", edit.nodes[name])
+        for fold in folds:
+            first = next(other for other in folds if set(other.linear.params.values()) & set(fold.linear.params.values()))
+            reason = self.refused(fold.linear, bn) or unsuitable(fold, edit) or wrong_axis(fold, edit) or differs(fold, first)
             if reason:
                 return match.miss(reason, bn)
-            if not np.array_equal(affine.scale, affines[0].scale) or not np.array_equal(affine.shift, affines[0].shift):
-                return match.miss(f"{linear.name} shares a weight with {match['linear'].name}, but {bn.name} scales it in another way", bn)
-        folded = fold_backward(LinearView.of(pairs[0][0], edit), affines[0])
-        dtypes = {edit.spec(Ref(linear.name)).dtype for linear, _ in pairs}
-        for dtype in dtypes:
-            if not all(finite_in(dtype, array) for array in folded.values()):
-                return match.miss(f"the folded weights of {match['linear'].name} would not be finite in {dtype}")
-        edit.set_params([linear for linear, _ in pairs], folded)
-        edit.note(channels=affines[0].scale.size, **scale_range(affines[0]))
-        for (linear, bn), affine in zip(pairs, affines, strict=True):
-            edit.add_fact(linear, affine.stats)
-            edit.replace(bn, bn.inputs[0])
+        return self.fold_into_kernels(match, folds, edit)
+
+    @rule(op(trait="linear")["linear"](repeated(MOVING, op("BatchNorm").only_use()["bn"])))
+    def forward(self, match: Match, edit: Edit) -> Miss | None:
+        """linear(BatchNorm), at every use of the kernel at once."""
+        folds = self.feeding(match, edit)
+        if isinstance(folds, Miss):
+            return folds
+        for fold in folds:
+            if not fold.affine.shift.any():
+                continue
+            reason = blocks(fold.path, fold.linear, fold.affine, edit)
+            if reason or pads_zeros(fold.linear, edit):
+                return match.miss(reason or f"{fold.linear.name} pads with zeros, which the batch norm would shift", fold.bn)
+        view, affine = LinearView.of(folds[0].linear, edit), folds[0].affine
+        folded = fold_forward(view, affine) if affine.shift.any() else scale_forward(view, affine)
+        if not stores(folds, folded, edit):
+            return match.miss(f"the folded weights of {folds[0].linear.name} would not be finite", folds[0].bn)
+        edit.set_params([fold.linear for fold in folds], folded)
+        note(folds, edit)
+        for fold in folds:
+            take_out(fold.bn, edit, fold.bn.inputs[0])
         return None
 
+    @rule(op(trait="linear")["linear"](repeated(MOVING, op("BatchNorm").only_use()["bn"])))
+    def scale(self, match: Match, edit: Edit) -> Miss | None:
+        """linear(BatchNorm) where zeros meet the kernel: the scale goes into the kernel, x + shift/scale stays."""
+        folds = self.feeding(match, edit)
+        if isinstance(folds, Miss):
+            return folds
+        for fold in folds:
+            dead = (fold.affine.scale == 0) & (fold.affine.shift != 0)
+            if dead.any():
+                return match.miss(f"{int(dead.sum())} of its channels have scale 0, and {fold.linear.name} pads with zeros", fold.bn)
+            if edit.spec(Ref(fold.bn.name)).dtype not in WIDE:
+                return match.miss(
+                    f"{fold.linear.name} pads with zeros; in {edit.spec(Ref(fold.bn.name)).dtype} a shift apart would lose", fold.bn
+                )
+        folded = scale_forward(LinearView.of(folds[0].linear, edit), folds[0].affine)
+        shifts = [shift_alone(Affine.of(fold.bn, edit)) for fold in folds]
+        if not stores(folds, folded, edit) or not all(finite(shift.astype(np.float32)) for shift in shifts):
+            return match.miss(f"the folded weights of {folds[0].linear.name} would not be finite", folds[0].bn)
+        edit.set_params([fold.linear for fold in folds], folded)
+        note(folds, edit)
+        for fold, shift in zip(folds, shifts, strict=True):
+            take_out(fold.bn, edit, per_channel(fold.bn, "Add", "shift", shift, fold.bn.inputs[0], edit))
+        return None
 
-def kernel_sharers(linear: Node, edit: Edit) -> list[str]:
-    """The other nodes that use a weight of this one."""
-    return list(dict.fromkeys(name for key in linear.params.values() for name in edit.weight_users[key] if name != linear.name))
+    @rule(BATCH_NORM["outer"](repeated(QUIET, op("BatchNorm").only_use()["inner"])))
+    def merge(self, match: Match, edit: Edit) -> Miss | None:
+        """BatchNorm(BatchNorm): the outer one does both."""
+        outer, inner = match["outer"], match["inner"]
+        affine = Affine.of(outer, edit)
+        if inner.config.get("training"):
+            return match.miss(f"{inner.name} is called with training=True, so it has no fixed scale and shift", inner)
+        if self.only:
+            return match.miss(f"only= does not name {inner.name}:{outer.name}")
+        specs = [edit.spec(Ref(node.name)) for node in (inner, outer)]
+        if specs[0].dtype != specs[1].dtype or any((a.config["axis"] - outer.config["axis"]) % len(specs[1].shape) for a in (inner,)):
+            return match.miss(f"{inner.name} normalises another axis, or computes in another dtype")
+        shared = [name for key in outer.params.values() for name in edit.weight_users[key] if name != outer.name]
+        if shared:
+            return match.miss(f"it shares its weights with {shared[0]}")
+        if not affine.finite or not Affine.of(inner, edit).finite:
+            return match.miss(NOT_FINITE)
+        merged = merged_params(inner, affine, edit)
+        if not all(finite_in(specs[1].dtype, array) for array in merged.values()):
+            return match.miss("the merged weights would not be finite")
+        outer = edit.change(outer, config={**outer.config, "epsilon": inner.config["epsilon"]})
+        edit.set_params(outer, merged)
+        take_out(inner, edit, inner.inputs[0])
+        return None
+
+    # what the rules share
+
+    def refused(self, linear: Node, bn: Node) -> str:
+        """Why the options leave this pair alone, or nothing."""
+        if self.only and not any({layer_of(linear), layer_of(bn)} == set(pair) for pair in read_pairs(self.only)):
+            return f"only= does not name {layer_of(linear)}:{layer_of(bn)}"
+        return ""
+
+    def fold_into_kernels(self, match: Match, folds: Sequence[Fold], edit: Edit) -> Miss | None:
+        """The common end of the backward rules: new kernels, then the batch norms go."""
+        groups: dict[str, list[Fold]] = {}
+        for fold in folds:
+            groups.setdefault(fold.linear.params[LinearView.of(fold.linear, edit).kernel_slot], []).append(fold)
+        new = [fold_backward(LinearView.of(group[0].linear, edit), group[0].affine) for group in groups.values()]
+        for group, folded in zip(groups.values(), new, strict=True):
+            if not stores(group, folded, edit):
+                return match.miss(
+                    f"the folded weights of {group[0].linear.name} would not be finite in {edit.spec(Ref(group[0].linear.name)).dtype}"
+                )
+        for group, folded in zip(groups.values(), new, strict=True):
+            edit.set_params([fold.linear for fold in group], folded)
+        note(folds, edit)
+        for fold in folds:
+            if all(has_trait(node, "inference_identity") or node.op == "Concat" for node in fold.path):
+                edit.add_fact(fold.linear, fold.affine.stats)
+        for bn in dict.fromkeys(fold.bn.name for fold in folds):
+            edit.replace(edit.nodes[bn], edit.nodes[bn].inputs[0])
+        return None
+
+    def feeding(self, match: Match, edit: Edit) -> list[Fold] | Miss:
+        """The batch norms that feed all uses of a kernel, with their scales and shifts over its input channels."""
+        folds: list[Fold] = []
+        linear = match["linear"]
+        for node in [linear, *(edit.nodes[name] for name in kernel_sharers([linear], edit))]:
+            path = [*below(node, edit)]
+            bn = path.pop() if path else node
+            path.reverse()
+            if (
+                not same_layer(linear, node)
+                or bn.op != "BatchNorm"
+                or len(edit.users[bn.name]) != 1
+                or any(len(edit.users[n.name]) != 1 for n in path)
+            ):
+                return match.miss(
+                    f"{linear.name} shares a weight with {node.name}, and no batch norm feeds that one that could fold with this one",
+                    match["bn"],
+                )
+            channels = in_channels(bn, path, node, edit)
+            if isinstance(channels, Unclear):
+                return match.miss(channels.reason, bn)
+            fold = Fold(node, bn, path, Affine.of(bn, edit).of_channels(channels))
+            reason = self.refused(node, bn) or unsuitable(fold, edit) or scale_blocks(path, node, fold.affine, edit)
+            if bn.config.get("training"):
+                reason = "it is called with training=True, so it has no fixed scale and shift"
+            reason = reason or differs(fold, folds[0] if folds else fold)
+            if reason:
+                return match.miss(reason, bn)
+            folds.append(fold)
+        return folds
+
+    # running
+
+    def apply(self, edit: Edit, context: Context) -> Iterable[Remark]:
+        """Fold until nothing folds; then what stays, each with the reason why."""
+        pairs = [find_pair(a, b, edit) for a, b in read_pairs(self.only)]
+        wanted = {"both": (*BACKWARD, *FORWARD), "backward": BACKWARD, "forward": FORWARD}[self.direction]
+        rules = RuleSet([item for item in self.rules if item.name in (*wanted, "merge")])
+        declined = rules.rewrite(edit, context.on_rewrite)
+        standing = [node for node in edit.nodes.values() if node.op == "BatchNorm"]
+        reasons = {bn.name: self.why_it_stays(bn, rules, declined, edit) for bn in standing}
+        for linear, norm in pairs:
+            for bn in standing:
+                if layer_of(bn) == norm:
+                    raise PassError(f"only={self.only!r}: {linear}:{norm} cannot fold: {reasons[bn.name]}")
+        if self.standalone == "affine":
+            RuleSet([Rule.of("standalone", BATCH_NORM, standalone)]).rewrite(edit, context.on_rewrite)
+        for bn in standing:
+            if bn.name in edit.nodes:
+                yield Remark(
+                    self.name, "missed", bn.name, reasons[bn.name], "" if self.only or self.standalone == "affine" else remedy(bn, edit)
+                )
+
+    def why_it_stays(self, bn: Node, rules: RuleSet, declined: dict[tuple[str, str], Miss], edit: Edit) -> str:
+        """What keeps a batch norm from folding backward, and what from folding forward."""
+        by_name = {item.name: item for item in rules.rules}
+
+        def miss(name: str, node: Node) -> Miss | None:
+            return declined.get((name, node.name)) or (by_name[name].matcher.explain(node, edit) if name in by_name else None)
+
+        reasons = []
+        if "backward" in by_name:
+            misses = [found for found in (miss("backward", bn), miss("concat", bn)) if found is not None]
+            reasons += [max(misses, key=lambda found: (found.pattern == "", found.depth)).reason] if misses else []
+        if "forward" in by_name and not bn.config.get("training"):
+            path = list(above(bn, edit))
+            top = path[-1] if path else bn
+            found = (miss("scale", top) or miss("forward", top)) if path and has_trait(top, "linear") else None
+            reasons.append(found.reason if found is not None else why_not_above(top, edit))
+        elif "forward" in by_name and not reasons:
+            reasons.append("it is called with training=True, so it has no fixed scale and shift")
+        if len(set(reasons)) < 2:
+            return reasons[0] if reasons else "no rule takes it"
+        return f"not backward: {reasons[0]}; not forward: {reasons[1]}"
+
+
+BACKWARD = ("backward", "concat")
+FORWARD = ("forward", "scale")
+NOT_FINITE = "its weights, or the scale or shift they give, are not finite (NaN, infinity, or a negative variance)"
+
+
+def standalone(match: Match, edit: Edit) -> Miss | None:
+    """A batch norm as x·scale + shift."""
+    bn = match.root
+    affine = Affine.of(bn, edit)
+    if not can_stand_alone(bn, affine, edit):
+        return match.miss("")
+    scaled = per_channel(bn, "Multiply", "scale", affine.scale, bn.inputs[0], edit)
+    edit.replace(bn, per_channel(bn, "Add", "shift", affine.shift, scaled, edit))
+    return None
+
+
+def can_stand_alone(bn: Node, affine: Affine, edit: Edit) -> bool:
+    """Whether a batch norm can be a multiply-add: in half precision it computes in float32 and rounds once, a multiply-add does not."""
+    dtypes = {edit.spec(ref).dtype for ref in (bn.inputs[0], Ref(bn.name))}
+    return len(dtypes) == 1 and dtypes <= set(WIDE) and affine.finite and not bn.config.get("training")
+
+
+def remedy(bn: Node, edit: Edit) -> str:
+    """What would help with a batch norm that stays."""
+    if bn.config.get("training"):
+        return "leave training= to the model's call"
+    return "standalone=affine makes it a multiply-add" if can_stand_alone(bn, Affine.of(bn, edit), edit) else ""
+
+
+def why_not_above(top: Node, edit: Edit) -> str:
+    """Why no linear layer is met on the way up; `top` is where the way ends."""
+    if top.op != "BatchNorm" and not is_passing(top):
+        return f"{top.name}: it is {top.op}, not a linear op"
+    names = [name or "a graph output" for name, _ in edit.users[top.name]]
+    return f"{top.name} goes to {', '.join(names[:3])}{' ..' * (len(names) > 3)}" if names else f"{top.name} is used by nothing"
+
+
+def layer_of(node: Node) -> str:
+    """The path of the layer that a node came from, or its own name."""
+    return node.owner.layer if node.owner is not None else node.name
+
+
+def find_pair(a: str, b: str, edit: Edit) -> tuple[str, str]:
+    """A named pair as (linear layer, batch norm). Raises `PassError` where there is none such."""
+    kinds: dict[str, str] = {}
+    for node in edit.nodes.values():
+        kind = "batch norm" if node.op == "BatchNorm" else "linear layer" if has_trait(node, "linear") else ""
+        if kind:
+            kinds[layer_of(node)] = kind
+        else:
+            kinds.setdefault(layer_of(node), "neither")
+    for name in (a, b):
+        if name not in kinds:
+            raise PassError(f"only={a}:{b}: there is no layer {name!r}")
+    if {kinds[a], kinds[b]} != {"batch norm", "linear layer"}:
+        raise PassError(f"only={a}:{b}: a pair is a linear layer and a batch norm; {a} is {named(kinds[a])}, {b} is {named(kinds[b])}")
+    return (a, b) if kinds[b] == "batch norm" else (b, a)
+
+
+def named(kind: str) -> str:
+    return kind if kind == "neither" else f"a {kind}"
+
+
+def between(top: Node, bottom: Node, edit: Edit) -> list[Node]:
+    """The nodes between two, the lower first."""
+    return between_ref(top.inputs[0], bottom, edit)
+
+
+def between_ref(ref: Ref, bottom: Node, edit: Edit) -> list[Node]:
+    """The nodes from a value down to a node, the lower first, without that one."""
+    path = []
+    while ref.node != bottom.name:
+        path.append(edit.nodes[ref.node])
+        ref = path[-1].inputs[0]
+    return path[::-1]
+
+
+def kernel_sharers(linears: Sequence[Node], edit: Edit) -> Iterator[str]:
+    """The other nodes that use a weight of these."""
+    names = {linear.name for linear in linears}
+    keys = dict.fromkeys(key for linear in linears for key in linear.params.values())
+    return iter(dict.fromkeys(name for key in keys for name in edit.weight_users[key] if name not in names))
 
 
 def same_layer(a: Node, b: Node) -> bool:
@@ -89,38 +405,71 @@ def same_layer(a: Node, b: Node) -> bool:
     return a.op == b.op and dict(a.params) == dict(b.params)
 
 
-def batch_norm_after(linear: Node, edit: Edit) -> Node | None:
-    """The batch norm that alone uses a linear node's output, through no-ops at most."""
-    node = linear
-    while has_trait(node, "linear") or has_trait(node, "inference_identity"):
-        uses = list(edit.users[node.name])
-        if len(uses) != 1 or uses[0][0] == OUTPUT:
-            return None
-        node = edit.nodes[uses[0][0]]
-        if has_trait(node, "linear"):
-            return None
-    return node if node.op == "BatchNorm" and not node.config.get("training") else None
+def differs(fold: Fold, first: Fold) -> str:
+    """Why two uses of one kernel do not fold alike, or nothing."""
+    if not same_layer(fold.linear, first.linear):
+        return f"{fold.linear.name} shares a weight with {first.linear.name}, which uses it in another way"
+    if np.array_equal(fold.affine.scale, first.affine.scale) and np.array_equal(fold.affine.shift, first.affine.shift):
+        return ""
+    return f"{fold.linear.name} shares a weight with {first.linear.name}, but {fold.bn.name} scales it in another way"
 
 
-def unsuitable(linear: Node, bn: Node, affine: Affine, edit: Edit) -> str:
-    """Why this pair cannot fold, or nothing."""
-    view, spec = LinearView.of(linear, edit), edit.spec(Ref(linear.name))
-    rank = len(spec.shape)
-    if bn.config["axis"] % rank != view.channel_axis(rank):
-        return f"it normalises axis {bn.config['axis']}; the channels of {linear.name} are on axis {view.channel_axis(rank)}"
-    if edit.spec(Ref(bn.name)).dtype != spec.dtype:
-        return f"it computes in {edit.spec(Ref(bn.name)).dtype}, {linear.name} in {spec.dtype}"
-    if not affine.finite:
-        return "its weights, or the scale or shift they give, are not finite (NaN, infinity, or a negative variance)"
-    if not all(finite(array) for array in edit.params(linear).values()):
-        return f"the weights of {linear.name} are not finite (NaN or infinity)"
+def unsuitable(fold: Fold, edit: Edit) -> str:
+    """Why this pair cannot fold in either direction, or nothing."""
+    dtypes = [edit.spec(Ref(node.name)).dtype for node in (fold.bn, fold.linear)]
+    if dtypes[0] != dtypes[1]:
+        return f"it computes in {dtypes[0]}, {fold.linear.name} in {dtypes[1]}"
+    if not fold.affine.finite:
+        return NOT_FINITE
+    if not all(finite(array) for array in edit.params(fold.linear).values()):
+        return f"the weights of {fold.linear.name} are not finite (NaN or infinity)"
     return ""
 
 
-def scale_range(affine: Affine) -> dict[str, float]:
-    """The smallest and largest scale by magnitude, for the journal."""
-    sizes = np.abs(affine.scale)
-    return {"min_scale": float(sizes.min()), "max_scale": float(sizes.max())} if sizes.size else {}
+def wrong_axis(fold: Fold, edit: Edit) -> str:
+    """Why a batch norm does not scale the channels that the linear layer below it gives, or nothing."""
+    view, rank = LinearView.of(fold.linear, edit), len(edit.spec(Ref(fold.bn.name)).shape)
+    if fold.bn.config["axis"] % rank != view.channel_axis(rank):
+        return f"it normalises axis {fold.bn.config['axis']}; the channels of {fold.linear.name} are on axis {view.channel_axis(rank)}"
+    return blocks(fold.path, fold.linear, fold.affine, edit)
+
+
+def shift_alone(affine: Affine) -> Array:
+    """shift/scale, 0 where both are."""
+    return np.divide(affine.shift, affine.scale, out=np.zeros_like(affine.shift), where=affine.scale != 0)
+
+
+def per_channel(bn: Node, operation: str, what: str, vector: Array, ref: Ref, edit: Edit) -> Ref:
+    """A new node that adds or multiplies a constant per channel of a batch norm."""
+    spec = edit.spec(ref)
+    places = [1] * len(spec.shape)
+    places[bn.config["axis"]] = -1
+    array = vector.astype(spec.dtype).reshape(places[bn.config["axis"] % len(places) :])
+    constant = edit.add(Node(edit.fresh_name(f"{bn.name}.{what}.value"), "Const", specs=(attrs.evolve(spec, shape=array.shape),)), [bn])
+    edit.set_params(constant, {"value": array})
+    # the constant first: keras.ops.add takes a second one that looks like a vector for a bias over the last axis (or the first)
+    return Ref(edit.add(Node(edit.fresh_name(f"{bn.name}.{what}"), operation, (Ref(constant.name), ref)), [bn]).name)
+
+
+def take_out(bn: Node, edit: Edit, instead: Ref) -> None:
+    """Feed the only use of a batch norm from another value, which does not stand for its own, and remove it."""
+    ((consumer, position),) = edit.users[bn.name]
+    edit.set_input(edit.nodes[consumer], position, instead)
+    edit.remove(bn)
+
+
+def note(folds: Sequence[Fold], edit: Edit) -> None:
+    """The number of channels and the smallest and largest scale by magnitude, for the journal."""
+    sizes = np.abs(np.concatenate([fold.affine.scale for fold in folds]))
+    edit.note(
+        channels=folds[0].affine.scale.size, **({"min_scale": float(sizes.min()), "max_scale": float(sizes.max())} if sizes.size else {})
+    )
+
+
+def stores(folds: Sequence[Fold], folded: dict[str, Array], edit: Edit) -> bool:
+    """Whether new weights are numbers, as stored and in the dtypes that their layers compute in."""
+    dtypes = {edit.spec(Ref(fold.linear.name)).dtype for fold in folds}
+    return all(finite_in(dtype, array) for dtype in dtypes for array in folded.values())
 
 
 def finite_in(dtype: str, array: Array) -> bool:

@@ -94,6 +94,10 @@ CANONICAL: dict[str, LayerCase] = {
     "pad1d": LayerCase(lambda: L.ZeroPadding1D((1, 2)), LINE),
     "pad2d": LayerCase(lambda: L.ZeroPadding2D(((1, 2), (0, 3))), IMAGE),
     "pad2d channels first": LayerCase(lambda: L.ZeroPadding2D(((1, 2), (0, 3)), **FIRST), (4, 9, 8)),
+    "crop1d": LayerCase(lambda: L.Cropping1D((1, 2)), LINE),
+    "crop2d": LayerCase(lambda: L.Cropping2D(((1, 2), (0, 3))), IMAGE),
+    "crop2d channels first": LayerCase(lambda: L.Cropping2D(((1, 2), (0, 3)), **FIRST), (4, 9, 8)),
+    "crop3d": LayerCase(lambda: L.Cropping3D(((1, 0), (0, 2), (1, 1))), CUBE),
     "pad3d": LayerCase(lambda: L.ZeroPadding3D(((1, 0), (0, 2), (1, 1))), CUBE),
     **{
         f"{kind.lower()}pool{rank}d {padding}": LayerCase(

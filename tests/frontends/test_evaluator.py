@@ -133,6 +133,7 @@ FIRST = {
     "max pool": (lambda **o: L.MaxPooling2D(3, strides=2, padding="same", **o), (9, 8, 4)),
     "average pool": (lambda **o: L.AveragePooling2D(2, padding="same", **o), (9, 7, 4)),
     "global pool": (lambda **o: L.GlobalMaxPooling2D(keepdims=True, **o), (9, 7, 4)),
+    "crop": (lambda **o: L.Cropping2D(((1, 0), (2, 3)), **o), (9, 7, 4)),
     "pad": (lambda **o: L.ZeroPadding2D(((1, 0), (2, 3)), **o), (9, 7, 4)),
 }
 

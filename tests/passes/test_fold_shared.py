@@ -31,7 +31,7 @@ def two_uses(after_one, after_two, layer=None):
 
 
 def run(model):
-    return tfpasses.run(model, "fold-batch-norms", verify="numeric")
+    return tfpasses.run(model, "fold-batch-norms{direction=backward}", verify="numeric")
 
 
 def missed(result):
@@ -206,7 +206,7 @@ def test_a_shared_conv_whose_other_batch_norm_is_in_training_stays():
     layer = conv()
     x = keras.Input(SHAPE, name="x")
     model = bite(keras.Model(x, [bn(layer(L.ReLU()(x))), bn(layer(x), training=True)]))
-    result = tfpasses.run(model, "fold-batch-norms")
+    result = tfpasses.run(model, "fold-batch-norms{direction=backward}")
     assert not result.rewrites
     assert missed(result) == {
         "bn": "it is called with training=True, so it has no fixed scale and shift",
@@ -239,7 +239,7 @@ def test_a_conv_whose_kernel_a_custom_layer_reads_too_stays():
 
     x = keras.Input(SHAPE, name="x")
     model = bite(keras.Model(x, [norm()(layer(x)), Spy(name="spy")(x)]))
-    journal = tfpasses.run(tfpasses.from_keras(model), "fold-batch-norms")  # Keras cannot rebuild such a layer
+    journal = tfpasses.run(tfpasses.from_keras(model), "fold-batch-norms{direction=backward}")  # Keras cannot rebuild such a layer
     assert not journal.rewrites
     assert missed(journal) == {"bn": "linear shares a weight with spy, which uses it in another way"}
 
@@ -248,5 +248,5 @@ def test_uses_after_the_first_that_differs_are_not_looked_at(monkeypatch):
     x, layer, asked, of = keras.Input(SHAPE, name="x"), conv(), [], Affine.of
     uses = [L.BatchNormalization(name=f"bn{i}", epsilon=0.1 * (i + 1))(layer(L.Rescaling(i + 1.0)(x))) for i in range(6)]
     monkeypatch.setattr(Affine, "of", lambda node, graph: asked.append(node.name) or of(node, graph))
-    assert len(missed(tfpasses.run(bite(keras.Model(x, L.Add(name="y")(uses))), "fold-batch-norms"))) == 6
-    assert len(asked) == 12  # two a root
+    assert len(missed(tfpasses.run(bite(keras.Model(x, L.Add(name="y")(uses))), "fold-batch-norms{direction=backward}"))) == 6
+    assert len(asked) == 18  # two a root, and one for the remedy

@@ -130,6 +130,13 @@ def _pad(node: Node, inputs: Sequence[Tensor], params: Mapping[str, Tensor]) -> 
     return tf.pad(inputs[0], [[0, 0], *map(list, node.config["padding"]), [0, 0]])
 
 
+@_channels_last
+def _crop(node: Node, inputs: Sequence[Tensor], params: Mapping[str, Tensor]) -> Tensor:
+    x = inputs[0]
+    ends = [slice(start, size - end) for (start, end), size in zip(node.config["cropping"], tf.unstack(tf.shape(x))[1:-1], strict=True)]
+    return x[(slice(None), *ends)]
+
+
 def _pool(kind: str) -> Rule:
     @_channels_last
     def pool(node: Node, inputs: Sequence[Tensor], params: Mapping[str, Tensor]) -> Tensor:
@@ -212,6 +219,7 @@ LOWERING: Mapping[str, Rule] = {
     "Minimum": _joined(tf.minimum),
     "Concat": lambda node, inputs, params: tf.concat(list(inputs), node.config["axis"]),
     "Pad": _pad,
+    "Crop": _crop,
     "MaxPool": _pool("MAX"),
     "AvgPool": _pool("AVG"),
     "GlobalMaxPool": _global_pool(tf.reduce_max),

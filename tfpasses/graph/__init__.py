@@ -13,6 +13,7 @@ from tfpasses.graph.journal import Rewrite, follow
 from tfpasses.graph.linear import LinearView
 from tfpasses.graph.node import Node, Owner
 from tfpasses.graph.ops import TRAITS, VOCABULARY, Op, has_trait, ops_with_trait
+from tfpasses.graph.shapes import channel_axis
 from tfpasses.graph.values import Call, Ref, Slot, Spec
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "UnsupportedModelError",
     "WriteError",
     "atomic_write",
+    "channel_axis",
     "check_shapes",
     "check_structure",
     "diff",

@@ -20,12 +20,14 @@ __all__ = ["LinearView"]
 class LinearView:
     """A linear node seen through its kernel and bias, whatever the layout.
 
-    The kernel that produces the output channels is the pointwise one of a separable convolution, the only one of the others.
+    The kernel that produces the output channels is the pointwise one of a separable convolution, the one that reads the input
+    channels its depthwise one; the others have one kernel.
     """
 
     node: Node
     kernel: Array
     bias: Array | None
+    in_kernel: Array
 
     @classmethod
     def of(cls, node: Node, graph: Any) -> LinearView:
@@ -33,7 +35,53 @@ class LinearView:
         if not has_trait(node, "linear"):
             raise ValueError(f"node {node.name}: {node.op} is not linear")
         bias = node.params.get("bias")
-        return cls(node, graph.weights[node.params[kernel_slot(node)]], None if bias is None else graph.weights[bias])
+        kernel, in_kernel = (graph.weights[node.params[slot]] for slot in (kernel_slot(node), in_kernel_slot(node)))
+        return cls(node, kernel, None if bias is None else graph.weights[bias], in_kernel)
+
+    @property
+    def in_kernel_slot(self) -> str:
+        """The parameter slot of `in_kernel`."""
+        return in_kernel_slot(self.node)
+
+    @property
+    def groups(self) -> int:
+        """Into how many groups of channels a convolution divides its input; 1 for depthwise kernels, which have an axis of their own."""
+        return int(self.node.config["groups"]) if self.node.op == "Conv" else 1
+
+    @property
+    def in_channels(self) -> int:
+        """How many input channels the node reads."""
+        return int(self.in_kernel.shape[IN_AXIS.get(self.node.op, -2)]) * self.groups
+
+    def per_in_channel(self, vector: Array) -> Array:
+        """A vector over the input channels, shaped to broadcast against `in_kernel`; of a grouped convolution, each output channel
+        sees the part of its group.
+        """
+        axis, shape = IN_AXIS.get(self.node.op, -2), [1] * self.in_kernel.ndim
+        shape[axis] = self.in_kernel.shape[axis]
+        if self.groups == 1:
+            whole: Array = np.reshape(vector, shape)
+            return whole
+        shape[-1] = self.in_kernel.shape[-1]
+        parts = np.repeat(np.reshape(vector, (self.groups, -1)), shape[-1] // self.groups, axis=0)
+        reshaped: Array = np.reshape(parts.T, shape)
+        return reshaped
+
+    def response(self, vector: Array) -> Array:
+        """What the node gives, less its bias, for a constant value per input channel, where the whole kernel meets it: float64 per
+        output channel.
+        """
+        weighted = np.asarray(self.in_kernel, np.float64) * self.per_in_channel(vector)
+        taps = weighted.sum(axis=tuple(range(weighted.ndim - 2)))  # for Dense, whose kernel has two axes, the kernel itself
+        match self.node.op:
+            case "DepthwiseConv":
+                return np.asarray(taps.reshape(-1))
+            case "SeparableConv":
+                return np.asarray(taps.reshape(-1) @ np.asarray(self.kernel, np.float64).reshape(taps.size, -1))
+            case "ConvTranspose":
+                return np.asarray(taps.sum(axis=-1))
+            case _:
+                return np.asarray(taps.sum(axis=-2))
 
     @property
     def kernel_slot(self) -> str:
@@ -62,7 +110,13 @@ class LinearView:
         return channel_axis(self.node, rank)
 
 
+IN_AXIS: Mapping[str, int] = {"ConvTranspose": -1}
 OUT_AXES: Mapping[str, tuple[int, ...]] = {"DepthwiseConv": (-2, -1), "ConvTranspose": (-2,)}
+
+
+def in_kernel_slot(node: Node) -> str:
+    """The parameter slot of the kernel that reads the input channels."""
+    return "depthwise_kernel" if node.op == "SeparableConv" else "kernel"
 
 
 def kernel_slot(node: Node) -> str:

@@ -160,6 +160,14 @@ def _pad(node: Node, inputs: Sequence[Shape], params: Mapping[str, Shape]) -> Sh
     return _assemble(axis, shape[0], out, shape[axis])
 
 
+def _crop(node: Node, inputs: Sequence[Shape], params: Mapping[str, Shape]) -> Shape:
+    (shape,) = inputs
+    axis, spatial = _spatial(node, shape)
+    out = [None if size is None else size - sum(ends) for size, ends in zip(spatial, node.config["cropping"], strict=True)]
+    _require(all(size is None or size > 0 for size in out), node, f"nothing is left of {shape}")
+    return _assemble(axis, shape[0], out, shape[axis])
+
+
 def _pool(node: Node, inputs: Sequence[Shape], params: Mapping[str, Shape]) -> Shape:
     (shape,), config = inputs, node.config
     axis, spatial = _spatial(node, shape)
@@ -200,6 +208,7 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("Add", "Subtract", "Multiply", "Maximum", "Minimum"), _broadcast),
     "Concat": _concat,
     "Pad": _pad,
+    "Crop": _crop,
     **dict.fromkeys(("MaxPool", "AvgPool"), _pool),
     **dict.fromkeys(("GlobalMaxPool", "GlobalAvgPool"), _global_pool),
     "Flatten": _flatten,

@@ -43,7 +43,7 @@ SMALLEST: Mapping[str, float] = {"float16": 2.0**-24, "bfloat16": 2.0**-126, "fl
 """What may be lost by underflow: TensorFlow flushes subnormal numbers to zero, but for float16, which it computes in float32."""
 
 SAME = frozenset(
-    {"Add", "Multiply", "Maximum", "Concat", "Pad", "MaxPool", "AvgPool", "GlobalMaxPool", "GlobalAvgPool", "Flatten", "Reshape"}
+    {"Add", "Multiply", "Maximum", "Concat", "Pad", "Crop", "MaxPool", "AvgPool", "GlobalMaxPool", "GlobalAvgPool", "Flatten", "Reshape"}
 )
 INSTEAD: Mapping[str, str] = {"Subtract": "Add", "Minimum": "Maximum"} | dict.fromkeys(
     ("Identity", "Dropout", "Relu", "Sigmoid", "HardSigmoid", "Tanh", "Silu", "HardSilu", "Softplus"), "Identity"

@@ -2,13 +2,14 @@
 
 from tfpasses.pattern.compiler import Matcher
 from tfpasses.pattern.driver import RewriteError, RewriteLoopError, Rule, RuleSet, find
-from tfpasses.pattern.language import Pattern, anything, const, op, optional, repeated, roots
+from tfpasses.pattern.language import OpPattern, Pattern, anything, const, op, optional, repeated, roots
 from tfpasses.pattern.match import Match, Miss
 
 __all__ = [
     "Match",
     "Matcher",
     "Miss",
+    "OpPattern",
     "Pattern",
     "RewriteError",
     "RewriteLoopError",

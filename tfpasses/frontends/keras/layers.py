@@ -102,14 +102,26 @@ def _pool_config(layer: Any) -> Config:
     }
 
 
-def _pad_config(layer: Any) -> Config:
-    padding = layer.padding if isinstance(layer.padding[0], list | tuple) else (layer.padding,)
-    return {"padding": tuple(_tuple(pair) for pair in padding), "data_format": getattr(layer, "data_format", "channels_last")}
+def _ends_config(name: str) -> Callable[[Any], Config]:
+    """What is added to, or taken from, both ends of each spatial axis."""
+
+    def read(layer: Any) -> Config:
+        ends = getattr(layer, name)
+        pairs = ends if isinstance(ends[0], list | tuple) else (ends,)
+        return {name: tuple(_tuple(pair) for pair in pairs), "data_format": getattr(layer, "data_format", "channels_last")}
+
+    return read
 
 
-def _pad_arguments(node: Node, params: Mapping[str, Array]) -> Config:
-    padding = node.config["padding"]
-    return {"padding": padding[0] if len(padding) == 1 else padding, "data_format": node.config["data_format"]}
+def _ends_arguments(name: str) -> Callable[[Node, Mapping[str, Array]], Config]:
+    def write(node: Node, params: Mapping[str, Array]) -> Config:
+        ends = node.config[name]
+        arguments = {name: ends[0] if len(ends) == 1 else ends, "data_format": node.config["data_format"]}
+        if (name, len(ends)) == ("cropping", 1):
+            del arguments["data_format"]  # Cropping1D alone does not take it
+        return arguments
+
+    return write
 
 
 def _same_names(*names: str) -> Callable[[Node, Mapping[str, Array]], Config]:
@@ -155,7 +167,8 @@ _KINDS = (
     Kind("Softmax", (L.Softmax,), _nothing, _no_arguments),
     *(Kind(op, (getattr(L, op),), _nothing, _no_arguments) for op in ("Add", "Subtract", "Multiply", "Maximum", "Minimum")),
     Kind("Concat", (L.Concatenate,), lambda y: {"axis": y.axis}, _same_names("axis")),
-    Kind("Pad", (L.ZeroPadding1D, L.ZeroPadding2D, L.ZeroPadding3D), _pad_config, _pad_arguments),
+    Kind("Pad", (L.ZeroPadding1D, L.ZeroPadding2D, L.ZeroPadding3D), _ends_config("padding"), _ends_arguments("padding")),
+    Kind("Crop", (L.Cropping1D, L.Cropping2D, L.Cropping3D), _ends_config("cropping"), _ends_arguments("cropping")),
     *(
         Kind(op, classes, _pool_config, _same_names("pool_size", "strides", "padding", "data_format"))
         for op, classes in {

@@ -1,0 +1,155 @@
+"""What lies between a batch norm and the linear layer it folds into, and how far its scale and shift pass through it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+import numpy as np
+
+from tfpasses.graph import OUTPUT, Array, Edit, LinearView, Node, Ref, channel_axis, has_trait, ops_with_trait
+from tfpasses.passes.fold import Affine
+from tfpasses.pattern import OpPattern, op
+
+__all__ = [
+    "MOVES",
+    "MOVING",
+    "QUIET",
+    "THROUGH",
+    "Unclear",
+    "above",
+    "below",
+    "blocks",
+    "in_channels",
+    "is_passing",
+    "pads_zeros",
+    "scale_blocks",
+]
+
+POOLS = ("AvgPool", "GlobalAvgPool", "MaxPool", "GlobalMaxPool")
+ENDS = ("Pad", "Crop")
+MOVES = ("Flatten", "Reshape")
+
+
+def _passing(*names: str) -> OpPattern:
+    """One of these or a no-op, and its value used nowhere else."""
+    pattern = op(*sorted(ops_with_trait("inference_identity") | set(names)))
+    return pattern.when("it is called with training=True, so it changes its input", lambda node, _: is_passing(node)).only_use()
+
+
+def is_passing(node: Node) -> bool:
+    """Whether a node is a no-op, or moves or joins the elements of a channel."""
+    return node.op in (*POOLS, *ENDS, *MOVES) or has_trait(node, "inference_identity")
+
+
+QUIET = _passing()
+"""No-ops."""
+THROUGH = _passing(*POOLS, *ENDS)
+"""No-ops, and what keeps channels apart."""
+MOVING = _passing(*POOLS, *ENDS, *MOVES)
+"""The same, and what moves channels: what it does to them is asked by `in_channels`."""
+
+
+def below(node: Node, edit: Edit) -> Iterator[Node]:
+    """The nodes on the way down from a node, by first inputs: those that are passed through, and the first that is not."""
+    while node.inputs:
+        node = edit.nodes[node.inputs[0].node]
+        yield node
+        if not is_passing(node):
+            return
+
+
+def above(node: Node, edit: Edit) -> Iterator[Node]:
+    """The nodes on the way up from a node, by only uses: those that are passed through, and the first that is not."""
+    while True:
+        uses = list(edit.users[node.name])
+        if len(uses) != 1 or uses[0][0] == OUTPUT:
+            return
+        node = edit.nodes[uses[0][0]]
+        yield node
+        if not is_passing(node):
+            return
+
+
+def scale_blocks(path: list[Node], linear: Node, affine: Affine, edit: Edit) -> str:
+    """Why a scale does not pass through the nodes of a path, or nothing."""
+    for node in path:
+        if node.op in POOLS + ENDS:
+            rank = len(edit.spec(node.inputs[0]).shape)
+            if channel_axis(node, rank) != channel_axis(linear, rank):
+                return f"{node.name} takes another axis for the channels than {linear.name}"
+        if node.op in ("MaxPool", "GlobalMaxPool") and (affine.scale < 0).any():
+            return f"{node.name} takes the largest value, and {int((affine.scale < 0).sum())} of the channels have a negative scale"
+    return ""
+
+
+def blocks(path: list[Node], linear: Node, affine: Affine, edit: Edit) -> str:
+    """Why a scale and a shift do not pass through the nodes of a path, or nothing."""
+    for node in path:
+        if node.op == "Pad" and affine.shift.any():
+            return f"{node.name} pads with zeros, which the batch norm would shift"
+    return scale_blocks(path, linear, affine, edit)
+
+
+def pads_zeros(linear: Node, edit: Edit) -> bool:
+    """Whether the kernel of a linear node meets zeros that are no part of its input (or leaves gaps, as a transposed one does)."""
+    config = linear.config
+    if linear.op == "Dense" or (config["padding"] == "valid" and linear.op != "ConvTranspose"):
+        return False
+    kernel = LinearView.of(linear, edit).in_kernel.shape[:-2]
+    if linear.op == "ConvTranspose":
+        return any(size > 1 for size in (*kernel, *config["strides"])) or any(config["output_padding"] or ())
+    if config["padding"] == "causal":
+        return any(size > 1 for size in kernel)
+    shape = edit.spec(linear.inputs[0]).shape
+    axis = channel_axis(linear, len(shape))
+    spatial = [size for place, size in enumerate(shape) if place not in (0, axis)]
+    return any(
+        reach > 1 and (size is None or (-(-size // stride) - 1) * stride + reach > size)
+        for size, stride, reach in zip(
+            spatial, config["strides"], [(k - 1) * d + 1 for k, d in zip(kernel, config["dilation"], strict=True)], strict=True
+        )
+    )
+
+
+@attrs.frozen(eq=False)
+class Unclear:
+    """Why a channel of a linear layer's input is not one channel of a batch norm."""
+
+    reason: str
+
+
+def in_channels(bn: Node, path: list[Node], linear: Node, edit: Edit) -> Array | Unclear:
+    """Which channel of a batch norm each input channel of a linear node is. `path` leads from the one up to the other."""
+    shape = edit.spec(Ref(bn.name)).shape
+    axis = bn.config["axis"] % len(shape)
+    numbers: Array | None = None
+    for node in path:
+        if node.op in MOVES:
+            if numbers is None:
+                here = edit.spec(node.inputs[0]).shape[1:]
+                if axis == 0 or None in here:
+                    return Unclear(f"the shape before {node.name} is not known")
+                places = [1] * len(here)
+                places[axis - 1] = -1
+                sizes = [size or 0 for size in here]
+                numbers = np.broadcast_to(np.arange(sizes[axis - 1]).reshape(places), sizes)
+            numbers = numbers.reshape([size or -1 for size in edit.spec(Ref(node.name)).shape[1:]])
+        elif node.op in POOLS + ENDS:
+            if numbers is not None:
+                return Unclear(f"{node.name} takes channels together that were moved before it")
+            rank = len(edit.spec(node.inputs[0]).shape)
+            if axis != channel_axis(node, rank):
+                return Unclear(f"it normalises axis {axis}; {node.name} has its channels on axis {channel_axis(node, rank)}")
+            axis = channel_axis(node, len(edit.spec(Ref(node.name)).shape))
+    rank = len(edit.spec(linear.inputs[0]).shape)
+    wanted = channel_axis(linear, rank)
+    count = LinearView.of(linear, edit).in_channels
+    if numbers is None:
+        if axis != wanted:
+            return Unclear(f"it normalises axis {bn.config['axis']}; the input channels of {linear.name} are on axis {wanted}")
+        return np.arange(count)
+    rows = np.moveaxis(numbers, wanted - 1, -1).reshape(-1, count)
+    if (rows != rows[0]).any():
+        return Unclear(f"after {path[-1].name}, an input channel of {linear.name} holds several of its channels")
+    return np.asarray(rows[0])
