@@ -36,7 +36,7 @@ def test_the_summary_says_how_much_was_rewritten_and_left(cli, files, tmp_path):
 
 def test_a_remark_says_why_a_batch_norm_stays(cli, files, tmp_path):
     text = cli("run", files / "nested.keras", *FOLD, "-o", tmp_path / "out.keras").stdout
-    assert "fold-batch-norms: late_bn: down.activation: it is Relu, not a linear op" in text
+    assert "fold-batch-norms: late_bn: not backward: down.activation: it is Relu, not a linear op; not forward: " in text
 
 
 def test_the_last_line_says_what_was_written(cli, files, tmp_path):

@@ -16,6 +16,7 @@ class Mutant(NamedTuple):
 
 
 FOLD = ("tests/passes/test_fold_kinds.py", "tests/passes/test_fold_not.py", "tests/passes/test_fold_shared.py")
+FORWARD = ("tests/passes/test_fold_forward.py",)
 GRAPH, PATTERN, MANAGER = ("tests/graph",), ("tests/pattern",), ("tests/manager",)
 KERAS = ("tests/frontends/test_isolation.py", "tests/frontends/test_folding.py", "tests/frontends/test_rewrites.py")
 
@@ -50,14 +51,63 @@ MUTANTS = (
         FOLD,
     ),
     Mutant("batch norm's axis ignored", "passes/fold_batch_norms.py", 'bn.config["axis"] % rank != view.channel_axis(rank)', "False", FOLD),
-    Mutant("shared kernel ignored", "passes/fold_batch_norms.py", "if name != linear.name))", "if False))", FOLD),
+    Mutant("shared kernel ignored", "passes/fold_batch_norms.py", "if name not in names))", "if False))", (*FOLD, *FORWARD)),
     Mutant(
         "uses of a shared kernel not compared",
         "passes/fold_batch_norms.py",
-        "not np.array_equal(affine.scale, affines[0].scale) or not np.array_equal(affine.shift, affines[0].shift)",
-        "False",
+        "if np.array_equal(fold.affine.scale, first.affine.scale) and np.array_equal(fold.affine.shift, first.affine.shift):",
+        "if True:",
         FOLD,
     ),
+    # forward, and what lies between
+    Mutant("transposed kernel's input axis", "tfpasses/graph/linear.py", '{"ConvTranspose": -1}', "{}", FORWARD),
+    Mutant(
+        "groups taken in turn",
+        "tfpasses/graph/linear.py",
+        "np.repeat(np.reshape(vector, (self.groups, -1)), shape[-1] // self.groups, axis=0)",
+        "np.tile(np.reshape(vector, (self.groups, -1)), (shape[-1] // self.groups, 1))",
+        FORWARD,
+    ),
+    Mutant(
+        "shift scaled on its way forward",
+        "passes/fold.py",
+        "linear.response(affine.shift)",
+        "linear.response(affine.shift * affine.scale)",
+        FORWARD,
+    ),
+    Mutant(
+        "zero padding of the kernel ignored",
+        "passes/fold_batch_norms.py",
+        "if reason or pads_zeros(fold.linear, edit):",
+        "if reason:",
+        FORWARD,
+    ),
+    Mutant("causal padding ignored", "passes/fold_paths.py", "return any(size > 1 for size in kernel)", "return False", FORWARD),
+    Mutant(
+        "zero padding layer ignored", "passes/fold_paths.py", 'if node.op == "Pad" and affine.shift.any():', "if False:", (*FOLD, *FORWARD)
+    ),
+    Mutant(
+        "sign of the scale behind a max pool ignored",
+        "passes/fold_paths.py",
+        "and (affine.scale < 0).any():",
+        "and False:",
+        (*FOLD, *FORWARD),
+    ),
+    Mutant("channels mixed by a reshape", "passes/fold_paths.py", "if (rows != rows[0]).any():", "if False:", FORWARD),
+    Mutant("every branch takes the first channels", "passes/fold_batch_norms.py", "start += width", "start += 0", FORWARD),
+    Mutant("channels of scale zero lose their shift", "passes/fold_batch_norms.py", "if dead.any():", "if False:", FORWARD),
+    Mutant("inner shift lost in a merge", "passes/fold.py", "beta * outer.scale + outer.shift", "beta + outer.shift", FORWARD),
+    Mutant(
+        "outer epsilon kept in a merge",
+        "passes/fold_batch_norms.py",
+        '"epsilon": inner.config["epsilon"]',
+        '"epsilon": outer.config["epsilon"]',
+        FORWARD,
+    ),
+    Mutant(
+        "Keras takes the shift for a bias", "passes/fold_batch_norms.py", "(Ref(constant.name), ref)", "(ref, Ref(constant.name))", FORWARD
+    ),
+    Mutant("given pairs ignored", "passes/fold_batch_norms.py", "if self.only and not any(", "if False and not any(", FORWARD),
     # the machinery
     Mutant(
         "savepoint not rolled back",
