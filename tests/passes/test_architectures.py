@@ -1,9 +1,11 @@
-"""Eight well-known architectures: what goes through unchanged is equal bit by bit, and folding keeps the function."""
+"""The architectures of keras.applications: what goes through unchanged is equal bit by bit, and folding keeps the function."""
 
 from __future__ import annotations
 
-from functools import cache
+from collections import Counter
+from functools import cached_property
 
+import attrs
 import keras
 import numpy as np
 import pytest
@@ -13,74 +15,81 @@ import tfpasses
 import zoo
 from keras_same import arrays_of, assert_same_arrays
 
-FOLDED = {
-    "MobileNetV2": 52,
-    "ResNet50": 53,
-    "DenseNet121": 59,
-    "EfficientNetB0": 49,
-    "Xception": 40,
-    "InceptionV3": 94,
-    "MobileNetV3Small": 34,
-    "NASNetMobile": 188,
-}
-SLOW = {"DenseNet121", "NASNetMobile", "ResNet50"}
-NAMES = [pytest.param(name, marks=[pytest.mark.xdist_group(name), *([pytest.mark.slow] if name in SLOW else [])]) for name in FOLDED]
+NAMES = [
+    pytest.param(name, marks=[pytest.mark.xdist_group(name), *([pytest.mark.slow] if row.slow else [])])
+    for name, row in zoo.APPLICATIONS.items()
+]
 
 
-@cache
-def folded(name):
-    """The result, and the caller's model before and after: weights, configuration, outputs."""
-    model, x = zoo.build(name), zoo.inputs(name, 1, seed=7)
+@attrs.define(slots=False)
+class Case:
+    """One architecture, and what its tests share."""
 
-    def look():
-        return arrays_of(model), keras.tree.flatten(model.get_config()), np.asarray(model(x, training=False))
+    name: str
 
-    before = look()
-    result = tfpasses.run(model, "fold-batch-norms")
-    return result, before, look()
+    @cached_property
+    def model(self):
+        return zoo.build(self.name)
+
+    def look(self):
+        """The caller's model: weights, configuration, outputs."""
+        x = zoo.inputs(self.name, 1, seed=7)
+        return arrays_of(self.model), keras.tree.flatten(self.model.get_config()), np.asarray(self.model(x, training=False))
+
+    @cached_property
+    def folded(self):
+        """The result, and the caller's model before and after."""
+        before = self.look()
+        result = tfpasses.run(self.model, "fold-batch-norms")
+        return result, before, self.look()
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def case(request):
+    """Of the module's scope, so that all tests of one architecture follow each other, and it goes before the next one comes."""
+    return Case(request.param)
 
 
 def batch_norms(model):
     return [layer.name for layer in model._flatten_layers() if isinstance(layer, L.BatchNormalization)]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_without_passes_the_model_leaves_as_it_came(name):
-    model, x = zoo.build(name), zoo.inputs(name, 2, seed=3)
+def test_without_passes_the_model_leaves_as_it_came(case):
+    model, x = case.model, zoo.inputs(case.name, 2, seed=3)
     again = tfpasses.from_keras(model).to_keras()
     assert [layer.name for layer in again.layers] == [layer.name for layer in model.layers]
     np.testing.assert_array_equal(again(x, training=False), model(x, training=False))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_folding_keeps_the_function(name, record_property):
-    model, x = zoo.build(name), zoo.inputs(name, 4, seed=5)
+def test_folding_keeps_the_function(case, record_property):
+    model, x = case.model, zoo.typical(case.name, 4)
     truth = zoo.float64_outputs(model, x)
     own = zoo.relative_error(model(x, training=False), truth)
-    new = zoo.relative_error(folded(name)[0].model(x, training=False), truth)
+    new = zoo.relative_error(case.folded[0].model(x, training=False), truth)
     record_property("own error", own)
     record_property("ratio", new / own)
     assert new <= 4 * own
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_batch_norm_that_can_fold_folds(name):
-    result, _, _ = folded(name)
-    assert len(result.rewrites) == FOLDED[name] == zoo.fold_count(zoo.build(name))
-    assert len(batch_norms(result.model)) == len(batch_norms(zoo.build(name))) - FOLDED[name]
+def test_every_batch_norm_that_can_fold_folds(case):
+    result, row = case.folded[0], zoo.APPLICATIONS[case.name]
+    rules = Counter(rewrite.rule for rewrite in result.rewrites)
+    assert rules == Counter(fold.kind for fold in zoo.fold_scan(case.model))
+    assert rules["backward"] + rules["concat"] == row.foldable
+    assert (rules["forward"], rules["scale"]) == (row.forward, row.scale_only)
+    assert len(batch_norms(case.model)) == row.batch_norms
+    assert len(batch_norms(result.model)) == row.batch_norms - row.foldable - row.forward - row.scale_only
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_batch_norm_that_stays_has_a_remark_with_a_reason(name):
-    result, _, _ = folded(name)
+def test_every_batch_norm_that_stays_has_a_remark_with_a_reason(case):
+    result = case.folded[0]
     missed = [remark for remark in result.remarks if remark.kind == "missed"]
     assert sorted(remark.node for remark in missed) == sorted(batch_norms(result.model))
     assert all(remark.reason for remark in missed)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_folding_leaves_the_callers_model_as_it_was(name):
-    _, (weights, config, outputs), after = folded(name)
+def test_folding_leaves_the_callers_model_as_it_was(case):
+    _, (weights, config, outputs), after = case.folded
     assert_same_arrays(after[0], weights)
     assert after[1] == config
     np.testing.assert_array_equal(after[2], outputs)
@@ -89,5 +98,5 @@ def test_folding_leaves_the_callers_model_as_it_was(name):
 @pytest.mark.parametrize("name", [pytest.param("MobileNetV2", marks=pytest.mark.xdist_group("MobileNetV2"))])
 def test_every_fold_proves_itself(name):
     result = tfpasses.run(zoo.build(name), "fold-batch-norms", verify="numeric")
-    assert len(result.verdicts) == FOLDED[name] + 1
+    assert len(result.verdicts) == zoo.APPLICATIONS[name].foldable + 1
     assert all(verdict.ok for verdict in result.verdicts)

@@ -21,7 +21,8 @@ def seed_weights(model: keras.Model, name: str) -> None:
     index = 0
     for layer in model.layers:
         if isinstance(layer, keras.layers.Normalization):
-            _adapt_to_photographs(layer)
+            if layer.input_mean is None:
+                _adapt_to_photographs(layer)
             continue
         for variable in layer.weights:
             if not variable.name.startswith("moving_"):
@@ -32,7 +33,7 @@ def seed_weights(model: keras.Model, name: str) -> None:
 
 def _draw(generator: np.random.Generator, layer: keras.layers.Layer, variable: keras.Variable) -> np.ndarray:
     shape = tuple(variable.shape)
-    if variable.name == "gamma":
+    if variable.name == "gamma" or type(layer).__name__ == "LayerScale":
         return _gamma(generator, shape)
     if variable.name == "beta":
         return generator.normal(0.0, 0.5, shape)
