@@ -22,6 +22,7 @@ from tfpasses.passes.fold_paths import (
     blocks,
     in_channels,
     is_passing,
+    misplaces_bias,
     pads_zeros,
     scale_blocks,
 )
@@ -113,7 +114,7 @@ class FoldBatchNorms(Pass):
         folds: list[Fold] = []
         for other, norm, path in uses:
             folds.append(Fold(other, norm, path, Affine.of(norm, edit)))
-            reason = self.refused(other, norm) or unsuitable(folds[-1], edit) or wrong_axis(folds[-1], edit) or differs(folds[-1], folds[0])
+            reason = self.refused(other, norm) or unsuitable(folds[-1], edit) or not_below(folds[-1], edit) or differs(folds[-1], folds[0])
             if reason:
                 return match.miss(reason, norm)
         return self.fold_into_kernels(match, folds, edit)
@@ -135,7 +136,7 @@ class FoldBatchNorms(Pass):
             return match.miss(f"{name}, which does not feed {concat.name}, shares a weight with a layer that does", edit.nodes[name])
         for fold in folds:
             first = next(other for other in folds if set(other.linear.params.values()) & set(fold.linear.params.values()))
-            reason = self.refused(fold.linear, bn) or unsuitable(fold, edit) or wrong_axis(fold, edit) or differs(fold, first)
+            reason = self.refused(fold.linear, bn) or unsuitable(fold, edit) or not_below(fold, edit) or differs(fold, first)
             if reason:
                 return match.miss(reason, bn)
         return self.fold_into_kernels(match, folds, edit)
@@ -149,7 +150,7 @@ class FoldBatchNorms(Pass):
         for fold in folds:
             if not fold.affine.shift.any():
                 continue
-            reason = blocks(fold.path, fold.linear, fold.affine, edit)
+            reason = blocks(fold.path, fold.linear, fold.affine, edit) or misplaces_bias(fold.linear, edit)
             if reason or pads_zeros(fold.linear, edit):
                 return match.miss(reason or f"{fold.linear.name} pads with zeros, which the batch norm would shift", fold.bn)
         view, affine = LinearView.of(folds[0].linear, edit), folds[0].affine
@@ -426,12 +427,12 @@ def unsuitable(fold: Fold, edit: Edit) -> str:
     return ""
 
 
-def wrong_axis(fold: Fold, edit: Edit) -> str:
-    """Why a batch norm does not scale the channels that the linear layer below it gives, or nothing."""
+def not_below(fold: Fold, edit: Edit) -> str:
+    """Why a batch norm cannot act on the channels that the linear layer below it gives, or nothing."""
     view, rank = LinearView.of(fold.linear, edit), len(edit.spec(Ref(fold.bn.name)).shape)
     if fold.bn.config["axis"] % rank != view.channel_axis(rank):
         return f"it normalises axis {fold.bn.config['axis']}; the channels of {fold.linear.name} are on axis {view.channel_axis(rank)}"
-    return blocks(fold.path, fold.linear, fold.affine, edit)
+    return blocks(fold.path, fold.linear, fold.affine, edit) or misplaces_bias(fold.linear, edit)
 
 
 def shift_alone(affine: Affine) -> Array:

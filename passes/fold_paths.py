@@ -22,12 +22,14 @@ __all__ = [
     "blocks",
     "in_channels",
     "is_passing",
+    "misplaces_bias",
     "pads_zeros",
     "scale_blocks",
 ]
 
 POOLS = ("AvgPool", "GlobalAvgPool", "MaxPool", "GlobalMaxPool")
 ENDS = ("Pad", "Crop")
+MIN_IMAGE_RANK = 3
 MOVES = ("Flatten", "Reshape")
 
 
@@ -110,6 +112,17 @@ def pads_zeros(linear: Node, edit: Edit) -> bool:
             spatial, config["strides"], [(k - 1) * d + 1 for k, d in zip(kernel, config["dilation"], strict=True)], strict=True
         )
     )
+
+
+def misplaces_bias(linear: Node, edit: Edit) -> str:
+    """Why a bias of a linear node would be added to another axis than its channels, or nothing: Keras does so in a channels-first
+    layer whose output's last axis is as long as its channels are many (keras.ops.add takes the bias for one over the last axis).
+    """
+    shape = edit.spec(Ref(linear.name)).shape
+    if linear.config.get("data_format") != "channels_first" or len(shape) < MIN_IMAGE_RANK or shape[-1] not in (None, shape[1]):
+        return ""
+    known = f"is {shape[1]} long, as its channels are many" if shape[-1] else "may be as long as its channels are many"
+    return f"the last axis of {linear.name} {known}: there Keras adds a channels-first layer's bias to the wrong axis"
 
 
 @attrs.frozen(eq=False)

@@ -245,6 +245,18 @@ def test_the_normalised_axis_has_to_be_the_input_channels():
     assert "it normalises axis 1; the input channels of linear are on axis 3" in missed(model(lambda x: conv()(bn(axis=1)(x))))["bn"]
 
 
+@pytest.mark.parametrize("shape", [(4, 5, 5), (4, None, None)])
+@pytest.mark.parametrize("before", [True, False])
+def test_keras_adds_the_bias_of_a_channels_first_layer_to_the_wrong_axis_where_that_is_as_long(shape, before):
+    """`keras.ops.add` takes a bias (1, C, 1, 1) for one over the last axis if that has C elements. No fold may give such a bias."""
+    depthwise = L.DepthwiseConv2D(2, use_bias=False, data_format="channels_first", name="linear")
+    m = model(lambda x: L.ReLU()(depthwise(bn(axis=1)(x)) if before else bn(axis=1)(depthwise(x))), shape)
+    if before:
+        assert rules(folded(m)) == ["scale"]
+    else:
+        assert "the last axis of linear" in missed(m)["bn"]
+
+
 def test_not_finite_weights_do_not_spread_forward():
     m = model(lambda x: conv()(bn()(x)))
     m.get_layer("linear").bias.assign([np.nan, 0, 0, 0])
