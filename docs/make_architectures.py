@@ -77,7 +77,7 @@ def measure(name: str) -> list[str]:
     cells = [size, batch_norms(model), backward, rules["forward"], rules["scale"], len(missed), f"{own:.1e}", f"{new / own:.2f}"]
     if batch_norms(result.model) != len(missed):
         raise AssertionError(f"{name}: {batch_norms(result.model)} batch norms stay, {len(missed)} have a remark")
-    kinds = {node.name: node.op for node in result.journal[0].before.nodes}
+    kinds = {node.name: node.op for node in result.journal[0].before.nodes.values()}
     reasons = Counter(in_general(remark.reason, kinds) for remark in missed)
     lines = [f"| {' | '.join([name, *map(str, cells)])} |"]
     lines += [f"| {name} | {count} | {reason} |" for reason, count in reasons.most_common()]
