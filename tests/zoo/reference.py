@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -86,7 +87,8 @@ def _copy_weights(model: keras.Model, twin: keras.Model) -> None:
 
 def _owner(weight: keras.Variable) -> list[str]:
     """The last layer's and the weight's own name; the models' names in front of them depend on when a model was built."""
-    return weight.path.split("/")[-2:]
+    *layer, own = weight.path.split("/")[-2:]
+    return [*layer, re.sub(r"^variable_\d+$", "variable", own)]  # a weight that has no name is numbered by Keras as it comes
 
 
 def _require_float64(twin: keras.Model, x: Any) -> None:
