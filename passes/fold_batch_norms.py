@@ -124,7 +124,7 @@ class FoldBatchNorms(Pass):
         """BatchNorm(Concat(linear, ..)): every branch takes its part of the channels."""
         bn, concat, branches = match["bn"], match["concat"], match.all("branches")
         whole, rank = Affine.of(bn, edit), len(edit.spec(Ref(concat.name)).shape)
-        if bn.config["axis"] % len(edit.spec(Ref(bn.name)).shape) != concat.config["axis"] % rank:
+        if any(concat.config["axis"] % rank != LinearView.of(linear, edit).channel_axis(rank) for linear in branches):
             return match.miss(f"it normalises axis {bn.config['axis']}; {concat.name} joins along axis {concat.config['axis']}")
         folds, start, upper = [], 0, between(bn, concat, edit)
         for ref, linear in zip(concat.inputs, branches, strict=True):

@@ -349,8 +349,9 @@ def test_each_branch_leaves_the_statistics_of_its_channels():
     np.testing.assert_array_equal(facts["a"].std, np.abs(np.asarray(norm.gamma, np.float64))[:4])
 
 
-def test_a_pool_may_lie_behind_the_concatenation():
-    assert_folds(joined(conv("a"), conv("b"), pool=L.AveragePooling2D(2)), "concat")
+@pytest.mark.parametrize("pool", [L.AveragePooling2D(2), L.GlobalAveragePooling2D()])
+def test_a_pool_may_lie_behind_the_concatenation(pool):
+    assert_folds(joined(conv("a"), conv("b"), pool=pool), "concat")
 
 
 @pytest.mark.parametrize(
