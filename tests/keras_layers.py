@@ -161,7 +161,6 @@ OPAQUE: dict[str, LayerCase] = {
     "time distributed": LayerCase(lambda: L.TimeDistributed(L.Dense(3, activation="relu")), LINE),
     "time distributed lambda": LayerCase(lambda: L.TimeDistributed(L.Lambda(lambda x: x * 2, output_shape=(4,))), LINE),
     "attention": LayerCase(L.Attention, LINE, inputs=2),
-    "cropping": LayerCase(lambda: L.Cropping2D(((1, 2), (0, 1))), IMAGE),
     "upsampling": LayerCase(lambda: L.UpSampling2D(2, interpolation="bilinear"), IMAGE),
     "permute": LayerCase(lambda: L.Permute((3, 1, 2)), IMAGE),
     "repeat": LayerCase(lambda: L.RepeatVector(3), (4,)),
