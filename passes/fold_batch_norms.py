@@ -165,17 +165,20 @@ class FoldBatchNorms(Pass):
 
     @rule(op(trait="linear")["linear"](repeated(MOVING, op("BatchNorm").only_use()["bn"])))
     def scale(self, match: Match, edit: Edit) -> Miss | None:
-        """linear(BatchNorm) where zeros meet the kernel: the scale goes into the kernel, x + shift/scale stays."""
+        """linear(BatchNorm) where the shift cannot go in (zeros meet the kernel): the kernel takes the scale, x + shift/scale stays."""
         folds = self.feeding(match, edit)
         if isinstance(folds, Miss):
             return folds
         for fold in folds:
             dead = (fold.affine.scale == 0) & (fold.affine.shift != 0)
             if dead.any():
-                return match.miss(f"{int(dead.sum())} of its channels have scale 0, and {fold.linear.name} pads with zeros", fold.bn)
+                return match.miss(
+                    f"{int(dead.sum())} of its channels have scale 0, and their shift cannot go into {fold.linear.name}", fold.bn
+                )
             if edit.spec(Ref(fold.bn.name)).dtype not in WIDE:
                 return match.miss(
-                    f"{fold.linear.name} pads with zeros; in {edit.spec(Ref(fold.bn.name)).dtype} a shift apart would lose", fold.bn
+                    f"its shift cannot go into {fold.linear.name}; in {edit.spec(Ref(fold.bn.name)).dtype} a shift apart would lose",
+                    fold.bn,
                 )
         folded = scale_forward(LinearView.of(folds[0].linear, edit), folds[0].affine)
         shifts = [shift_alone(Affine.of(fold.bn, edit)) for fold in folds]
@@ -197,7 +200,7 @@ class FoldBatchNorms(Pass):
         if self.only:
             return match.miss(f"only= does not name {inner.name}:{outer.name}")
         specs = [edit.spec(Ref(node.name)) for node in (inner, outer)]
-        if specs[0].dtype != specs[1].dtype or any((a.config["axis"] - outer.config["axis"]) % len(specs[1].shape) for a in (inner,)):
+        if specs[0].dtype != specs[1].dtype or (inner.config["axis"] - outer.config["axis"]) % len(specs[1].shape):
             return match.miss(f"{inner.name} normalises another axis, or computes in another dtype")
         shared = [name for key in outer.params.values() for name in edit.weight_users[key] if name != outer.name]
         if shared:

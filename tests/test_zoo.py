@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 import zoo
+from zoo.lost_betas import effects_of_lost_betas
 from zoo.measured_statistics import measuring
 from zoo.seeded_models import calibration
 
@@ -33,7 +34,7 @@ def test_two_images_give_different_outputs(name: str) -> None:
 @each_model
 def test_every_lost_beta_moves_the_output_by_a_hundred_tolerances(name: str) -> None:
     model, x = zoo.build(name), zoo.inputs(name, 2, seed=1)
-    effects = _effects_of_lost_betas(model, x)
+    effects = effects_of_lost_betas(model, x)
     assert len(effects) == zoo.ARCHITECTURES[name].batch_norms
     least = 100 * zoo.tolerance(model, x)
     assert {path: effect for path, effect in effects.items() if not effect >= least} == {}
@@ -42,24 +43,6 @@ def test_every_lost_beta_moves_the_output_by_a_hundred_tolerances(name: str) -> 
 @each_model
 def test_foldable_batch_norms_are_as_many_as_counted_by_hand(name: str) -> None:
     assert zoo.fold_count(zoo.build(name)) == zoo.ARCHITECTURES[name].foldable
-
-
-def _effects_of_lost_betas(model: keras.Model, x: np.ndarray) -> dict[str, float]:
-    """Relative change of the output for each beta set to zero, the model itself untouched.
-
-    The weights are arguments of one traced function.  They must all be tensors: a variable among them is another
-    signature, and the function would be traced anew for each batch norm.
-    """
-    trainable = [tf.convert_to_tensor(variable.value) for variable in model.trainable_variables]
-    fixed = [tf.convert_to_tensor(variable.value) for variable in model.non_trainable_variables]
-    outputs = tf.function(lambda trainable, fixed, x: model.stateless_call(trainable, fixed, x, training=False)[0])
-    intact = outputs(trainable, fixed, x)
-    effects = {}
-    for index, variable in enumerate(model.trainable_variables):
-        if variable.name == "beta":
-            lost = [*trainable[:index], tf.zeros_like(trainable[index]), *trainable[index + 1 :]]
-            effects[variable.path] = zoo.relative_error(outputs(lost, fixed, x), intact)
-    return effects
 
 
 @pytest.mark.xdist_group("EfficientNetB0")
