@@ -134,7 +134,7 @@ MUTANTS = (
         "walk to new matches stops below a root",
         "tfpasses/pattern/driver.py",
         "if node.op not in asked or name in found:",
-        "if node.op not in self._table or name in found:",
+        "if node.op not in self._by_root or name in found:",
         PATTERN,
     ),
     Mutant(
@@ -157,6 +157,13 @@ MUTANTS = (
         "tfpasses/pattern/compiler.py",
         "({node}.inputs, {node}.inputs[::-1])",
         "({node}.inputs,)",
+        PATTERN,
+    ),
+    Mutant(
+        "commutative pattern ruled out by the order of inputs",
+        "tfpasses/pattern/dispatch.py",
+        "if pattern.commutes else (pattern.inputs,)",
+        "if False else (pattern.inputs,)",
         PATTERN,
     ),
     Mutant(

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from graphs import graph, node
 from tfpasses.graph import Ref
-from tfpasses.pattern import Matcher, anything, op, optional, repeated, roots
+from tfpasses.pattern import Matcher, Rule, RuleSet, anything, op, optional, repeated, roots
+from tfpasses.pattern.dispatch import may_match, ops_around
 from tfpasses.pattern.language import Alternatives, Anything, OpPattern, Optional, Repeated
 
 OPS = ["A", "B", "C"]
@@ -147,6 +148,43 @@ def test_the_compiled_matcher_finds_what_a_recursive_one_finds(graph, pattern):
     for root in graph.nodes.values():
         match = matcher.match(root, graph)
         agree(match and match.refs, reference(pattern, root, graph))
+
+
+def variadic(children):
+    return st.one_of(compound(children), st.builds(lambda head, inner: head.each(inner), op_heads(), children))
+
+
+WITH_EACH = st.recursive(LEAVES, variadic, max_leaves=6)
+ROOTS = st.one_of(op_patterns(WITH_EACH), st.builds(lambda head, inner: head.each(inner), op_heads(), WITH_EACH))
+
+
+@settings(max_examples=300, deadline=None)
+@given(graphs(), ROOTS, ROOTS)
+def test_the_operations_around_a_node_rule_out_no_pattern_that_matches_there(graph, first, second):
+    pattern = first | second
+    matcher = Matcher(pattern)
+    expected = {name for name, root in graph.nodes.items() if matcher.match(root, graph) is not None}
+    rules = RuleSet([Rule.of("rule", pattern, lambda match, edit: None)])
+    assert {match.root.name for _, match in rules.matches(graph)} == expected
+
+
+def test_the_operations_around_a_node_rule_out_what_they_can():
+    net = graph(node("a", "A"), node("b", "B", "a"), node("c", "C", "b"), node("two", "A", "c", "b"), outputs=["two"])
+
+    def tried(pattern, name="two"):
+        return may_match(pattern, ops_around(net.nodes[name], net.nodes))
+
+    assert ops_around(net.nodes["two"], net.nodes) == ("A", "C", "B", "B")
+    assert ops_around(net.nodes["b"], net.nodes) == ("B", "A", "", "")
+    x = anything()
+    assert tried(op("A")(x, x)) and not tried(op("B")(x, x))
+    assert tried(op("A")(op("C")(op("B")), x)) and not tried(op("A")(op("C")(op("A")), x))
+    assert tried(op("A")(op("B"), op("C")).commutative()) and not tried(op("A")(op("B"), op("C")))
+    assert not tried(op("A")(op("B"), op("A")).commutative())
+    assert tried(op("A").each(op("B", "C"))) and not tried(op("A").each(op("C")))
+    assert tried(op("A")(repeated(op("C"), op("B")), x)) and not tried(op("A")(repeated(op("C"), op("A")), x))
+    assert tried(op("A")(optional(op("C"), op("B")), x)) and not tried(op("A")(optional(op("C"), op("A")), x))
+    assert tried(op("A")(op("A") | op("C"), x)) and not tried(op("A")(op("A") | op("B"), x))
 
 
 @settings(max_examples=100, deadline=None)

@@ -16,6 +16,7 @@ from typing import Any
 import attrs
 
 from tfpasses.graph import Node, Ref
+from tfpasses.pattern.dispatch import Around, may_match
 from tfpasses.pattern.language import (
     Alternatives,
     Anything,
@@ -76,12 +77,12 @@ class Matcher:
                 return Match(node, refs, graph)
         return None
 
-    def functions(self, op: str) -> list[tuple[Callable[..., Any], frozenset[str] | None]]:
-        """The compiled functions for a root operation, each with the operations its first input may have (None: any).
+    def functions(self, around: Around) -> list[Callable[..., Any]]:
+        """The compiled functions that may match at a node with these operations around it, in the order of the alternatives.
 
         `f(node, graph.nodes, graph.users, graph)` gives the captures, or None.
         """
-        return [(self._fast[number], first_input_ops(self._options[number])) for number in self.roots.get(op, ())]
+        return [self._fast[number] for number in self.roots.get(around[0], ()) if may_match(self._options[number], around)]
 
     def explain(self, node: Node, graph: Any) -> Miss | None:
         """Why the pattern does not match at this node: the deepest check that failed. None where it matches or the operation is another."""
@@ -110,24 +111,6 @@ def root_options(pattern: Pattern) -> list[OpPattern | Roots]:
     if isinstance(pattern, Optional):
         return [*root_options(pattern.wrapper(pattern.inner)), *root_options(pattern.inner)]
     raise ValueError("the root of a pattern must be an operation: op(..), alternatives of them, or roots(..)")
-
-
-def first_input_ops(root: Pattern) -> frozenset[str] | None:
-    """The operations that the first input of a matching root can have; None where nothing is known."""
-    pattern = root.patterns[0] if isinstance(root, Roots) else root
-    if not isinstance(pattern, OpPattern) or not pattern.inputs or pattern.commutes:
-        return None
-    return possible_ops(pattern.inputs[0])
-
-
-def possible_ops(pattern: Pattern) -> frozenset[str] | None:
-    """The operations a matching node can have; None where nothing is known."""
-    if isinstance(pattern, OpPattern):
-        return pattern.ops
-    if isinstance(pattern, Alternatives | Optional | Repeated):
-        parts = [possible_ops(child) for child in pattern.children()]
-        return None if None in parts else frozenset().union(*(part for part in parts if part is not None))
-    return None
 
 
 class Generator:

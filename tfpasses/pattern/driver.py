@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import attrs
 
 from tfpasses.graph import OUTPUT, Edit, Graph, GraphError, Node, Rewrite
 from tfpasses.pattern.compiler import Matcher
+from tfpasses.pattern.dispatch import Around, ops_around
 from tfpasses.pattern.language import OpPattern, Pattern, Repeated, Roots
 from tfpasses.pattern.match import Match, Miss
 
@@ -45,49 +46,49 @@ class Rule:
         return cls(name, Matcher(pattern), action)
 
 
-class Candidate(NamedTuple):
-    """A compiled pattern that may match at some root operation, if the first input's operation is one of `first` (None: any)."""
-
-    function: Callable[..., Any]
-    rule: Rule
-    first: frozenset[str] | None
+Candidate = tuple[Callable[..., Any], Rule]
+"""A compiled pattern that may match, and the rule it belongs to."""
 
 
-class Dispatch(dict[str, tuple[Candidate, ...]]):
-    """The candidates of one root operation, by the operation of its first input; filled in as operations are met."""
+class Dispatch(dict[Around, tuple[Candidate, ...]]):
+    """The candidates at a node, by the operations around it; filled in as these are met."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: Sequence[Rule]) -> None:
         super().__init__()
-        self.candidates: list[Candidate] = []
+        self.rules = rules
 
-    def __missing__(self, op: str) -> tuple[Candidate, ...]:
-        self[op] = found = tuple(candidate for candidate in self.candidates if candidate.first is None or op in candidate.first)
+    def __missing__(self, around: Around) -> tuple[Candidate, ...]:
+        self[around] = found = tuple((function, rule) for rule in self.rules for function in rule.matcher.functions(around))
         return found
 
 
 @attrs.define(eq=False, slots=False)
 class RuleSet:
-    """Rules applied together. Dispatch is by the operations of the root and of its first input; rules of one root are tried in order."""
+    """Rules applied together. Only those that the operations around a node do not rule out are tried there, in order."""
 
     rules: Sequence[Rule]
-    _table: dict[str, Dispatch] = attrs.field(init=False, factory=dict)
 
-    def __attrs_post_init__(self) -> None:
+    @cached_property
+    def _candidates(self) -> Dispatch:
+        return Dispatch(self.rules)
+
+    @cached_property
+    def _by_root(self) -> dict[str, list[Rule]]:
+        """The rules of each root operation."""
+        rules: dict[str, list[Rule]] = {}
         for rule in self.rules:
             for op in rule.matcher.roots:
-                self._table.setdefault(op, Dispatch()).candidates.extend(
-                    Candidate(function, rule, first) for function, first in rule.matcher.functions(op)
-                )
+                rules.setdefault(op, []).append(rule)
+        return rules
 
     def matches(self, graph: Any) -> Iterator[tuple[Rule, Match]]:
         """All matches in a graph, without rewriting: the first rule that matches at each node."""
         nodes, users = graph.nodes, graph.users
-        table = self._table
+        candidates, roots = self._candidates, self._by_root
         for node in nodes.values():
-            dispatch = table.get(node.op)
-            if dispatch is None:
+            if node.op not in roots:
                 continue
-            for function, rule, _ in dispatch[nodes[node.inputs[0].node].op if node.inputs else ""]:
+            for function, rule in candidates[ops_around(node, nodes)]:
                 refs = function(node, nodes, users, graph)
                 if refs is not None:
                     yield rule, Match(node, refs, graph)
@@ -98,8 +99,8 @@ class RuleSet:
 
         Raises `RewriteError` where a rule raises (rolled back to before it), `RewriteLoopError` where the rules do not end.
         """
-        table, nodes = self._table, edit.nodes
-        work = [node.name for node in nodes.values() if node.op in table]
+        candidates, roots, nodes = self._candidates, self._by_root, edit.nodes
+        work = [node.name for node in nodes.values() if node.op in roots]
         work.reverse()
         waiting = set(work)
         owed: set[str] = set()
@@ -107,7 +108,7 @@ class RuleSet:
 
         def push(names: dict[str, None]) -> None:
             for name in reversed(names):
-                if name not in waiting and nodes[name].op in table:
+                if name not in waiting and nodes[name].op in roots:
                     waiting.add(name)
                     work.append(name)
 
@@ -124,10 +125,10 @@ class RuleSet:
                     above.pop(name, None)
                     push(above)
             node = nodes.get(name)
-            if node is None or (dispatch := table.get(node.op)) is None:  # removed, or changed, since it was put here
+            if node is None or node.op not in roots:  # removed, or changed, since it was put here
                 continue
             fired = None
-            for function, rule, _ in dispatch[nodes[node.inputs[0].node].op if node.inputs else ""]:
+            for function, rule in candidates[ops_around(node, nodes)]:
                 refs = function(node, nodes, users, edit)
                 if refs is None or rule is fired:
                     continue
@@ -147,9 +148,7 @@ class RuleSet:
     def misses(self, edit: Edit, declined: Declined) -> Iterator[tuple[Rule, Miss]]:
         """The near misses at the nodes that are left. Asked on the graph as it is left: no miss speaks of a graph that is gone."""
         for node in edit.nodes.values():
-            if node.op not in self._table:
-                continue
-            for rule in dict.fromkeys(candidate.rule for candidate in self._table[node.op].candidates):
+            for rule in self._by_root.get(node.op, ()):
                 miss = rule.matcher.explain(node, edit) or declined.get((rule.name, node.name))
                 if miss is not None:
                     yield rule, miss
