@@ -226,7 +226,7 @@ def ours() -> None:
 
 COMPARED = 10_000
 FX_CAP = 30  # seconds
-ROUNDS = 5  # ours and theirs by turns: a machine that is slower for a while is so for both
+ROUNDS = 9  # ours and theirs by turns: a machine that is slower for a while is so for both
 
 
 def onnx_model(size: int) -> Any:
@@ -261,7 +261,7 @@ def onnxscript_seconds() -> tuple[float, float]:
     def apply(model: Any) -> None:
         assert pairs <= rule.apply_to_model(model) <= pairs + 1
 
-    return best(lambda: onnx_model(COMPARED), match), best(lambda: onnx_model(COMPARED), apply)
+    return best(lambda: onnx_model(COMPARED), match, 0.6), best(lambda: onnx_model(COMPARED), apply, 3.0)
 
 
 def fx_module(size: int) -> Any:

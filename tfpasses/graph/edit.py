@@ -24,7 +24,7 @@ __all__ = ["Edit"]
 
 FEW_USES = 4
 ABSENT: Any = object()
-new_ref = tuple.__new__  # what Ref(name, 0) does, in a third of its time
+new_tuple = tuple.__new__  # what Ref(name, 0) does, in a third of its time
 
 
 class Edit:
@@ -51,7 +51,7 @@ class Edit:
         self._outputs_before: list[tuple[int, Ref]] = []
         self._log: list[tuple[dict[Any, Any], Any, Any]] = []
         """Since the savepoint: (a dict of weights, facts or their readers, the key, what stood there before)."""
-        self._payload: dict[str, Any] = {}
+        self._payload: Mapping[str, Any] = EMPTY
         self._changed: list[str] = []
         self._unshared: list[str] = []
         self._begin()
@@ -203,7 +203,7 @@ class Edit:
     def replace(self, node: Node, by: Node | Ref) -> None:
         """Let another node's first output (or a value) stand for `node`'s, and remove `node`. Facts about its value stay with the other."""
         new = by if isinstance(by, Ref) else Ref(by.name)
-        self.redirect(new_ref(Ref, (node.name, 0)), new)
+        self.redirect(new_tuple(Ref, (node.name, 0)), new)
         self.remove(node)
 
     def add_fact(self, ref: Ref | Node, fact: Fact) -> None:
@@ -219,13 +219,17 @@ class Edit:
 
     def _begin(self) -> None:
         self._before = {}
-        self._outputs_before.clear()
-        self._log.clear()
-        self._payload = {}
-        self._changed.clear()
-        self._unshared.clear()
+        self._redirects = []
         self._first_fresh = self._fresh
-        self._redirects.clear()
+        self._payload = EMPTY
+        if self._changed:
+            self._changed = []
+        if self._outputs_before:
+            self._outputs_before = []
+        if self._log:
+            self._log = []
+        if self._unshared:
+            self._unshared = []
 
     def rollback(self) -> None:
         """Undo everything since the last savepoint."""
@@ -259,7 +263,7 @@ class Edit:
 
     def note(self, **payload: Any) -> None:
         """Say something about the rewrite that is being made, for the journal."""
-        self._payload.update(payload)
+        self._payload = {**self._payload, **payload}
 
     def commit(self, rule: str, root: str) -> Rewrite:
         """Journal what happened since the last savepoint as one rewrite."""
@@ -287,7 +291,8 @@ class Edit:
         if self.source.scopes:
             self._note_scopes([*made, *changed, *removed])
         number, redirects, touched = len(self.journal) + 1, tuple(self._redirects), self._touched(there, gained)
-        rewrite = Rewrite(self.made_by, number, rule, root, tuple(made), tuple(changed), tuple(removed), redirects, touched, self._payload)
+        fields = (self.made_by, number, rule, root, tuple(made), tuple(changed), tuple(removed), redirects, touched, self._payload)
+        rewrite = new_tuple(Rewrite, fields)
         self.journal.append(rewrite)
         self._begin()
         return rewrite

@@ -50,6 +50,10 @@ Candidate = tuple[Callable[..., Any], Rule]
 """A compiled pattern that may match, and the rule it belongs to."""
 
 
+FEW = 2
+"""So many candidates are tried as fast as looked up."""
+
+
 class Dispatch(dict[Around, tuple[Candidate, ...]]):
     """The candidates at a node, by the operations around it; filled in as these are met."""
 
@@ -64,31 +68,31 @@ class Dispatch(dict[Around, tuple[Candidate, ...]]):
 
 @attrs.define(eq=False, slots=False)
 class RuleSet:
-    """Rules applied together. Only those that the operations around a node do not rule out are tried there, in order."""
+    """Rules applied together. Those whose root has the node's operation are tried there, in order; where they are many, only those that
+    the operations around the node do not rule out.
+    """
 
     rules: Sequence[Rule]
 
     @cached_property
-    def _candidates(self) -> Dispatch:
-        return Dispatch(self.rules)
+    def _by_root(self) -> dict[str, tuple[Candidate, ...]]:
+        return {op: self._around[op, "", "", ""] for rule in self.rules for op in rule.matcher.roots}
 
     @cached_property
-    def _by_root(self) -> dict[str, list[Rule]]:
-        """The rules of each root operation."""
-        rules: dict[str, list[Rule]] = {}
-        for rule in self.rules:
-            for op in rule.matcher.roots:
-                rules.setdefault(op, []).append(rule)
-        return rules
+    def _around(self) -> Dispatch:
+        return Dispatch(self.rules)
 
     def matches(self, graph: Any) -> Iterator[tuple[Rule, Match]]:
         """All matches in a graph, without rewriting: the first rule that matches at each node."""
         nodes, users = graph.nodes, graph.users
-        candidates, roots = self._candidates, self._by_root
+        by_root, by_around = self._by_root, self._around
         for node in nodes.values():
-            if node.op not in roots:
+            candidates = by_root.get(node.op)
+            if candidates is None:
                 continue
-            for function, rule in candidates[ops_around(node, nodes)]:
+            if len(candidates) > FEW:
+                candidates = by_around[ops_around(node, nodes)]
+            for function, rule in candidates:
                 refs = function(node, nodes, users, graph)
                 if refs is not None:
                     yield rule, Match(node, refs, graph)
@@ -99,8 +103,8 @@ class RuleSet:
 
         Raises `RewriteError` where a rule raises (rolled back to before it), `RewriteLoopError` where the rules do not end.
         """
-        candidates, roots, nodes = self._candidates, self._by_root, edit.nodes
-        work = [node.name for node in nodes.values() if node.op in roots]
+        by_root, by_around, nodes = self._by_root, self._around, edit.nodes
+        work = [node.name for node in nodes.values() if node.op in by_root]
         work.reverse()
         waiting = set(work)
         owed: set[str] = set()
@@ -108,7 +112,7 @@ class RuleSet:
 
         def push(names: dict[str, None]) -> None:
             for name in reversed(names):
-                if name not in waiting and nodes[name].op in roots:
+                if name not in waiting and nodes[name].op in by_root:
                     waiting.add(name)
                     work.append(name)
 
@@ -125,10 +129,12 @@ class RuleSet:
                     above.pop(name, None)
                     push(above)
             node = nodes.get(name)
-            if node is None or node.op not in roots:  # removed, or changed, since it was put here
+            if node is None or (candidates := by_root.get(node.op)) is None:  # removed, or changed, since it was put here
                 continue
+            if len(candidates) > FEW:
+                candidates = by_around[ops_around(node, nodes)]
             fired = None
-            for function, rule in candidates[ops_around(node, nodes)]:
+            for function, rule in candidates:
                 refs = function(node, nodes, users, edit)
                 if refs is None or rule is fired:
                     continue
@@ -148,7 +154,7 @@ class RuleSet:
     def misses(self, edit: Edit, declined: Declined) -> Iterator[tuple[Rule, Miss]]:
         """The near misses at the nodes that are left. Asked on the graph as it is left: no miss speaks of a graph that is gone."""
         for node in edit.nodes.values():
-            for rule in self._by_root.get(node.op, ()):
+            for rule in dict.fromkeys(rule for _, rule in self._by_root.get(node.op, ())):
                 miss = rule.matcher.explain(node, edit) or declined.get((rule.name, node.name))
                 if miss is not None:
                     yield rule, miss
