@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import attrs
 import numpy as np
 
-from tfpasses.graph import Array, ChannelStats, Edit, LinearView, Node, Ref, has_trait
+from tfpasses.graph import ChannelStats, Edit, LinearView, Node, Ref, has_trait
 from tfpasses.manager import Context, Contract, Effect, Pass, PassError, Remark, register, rule
 from tfpasses.passes.fold import Affine, fold_backward, fold_forward, merged_params, scale_forward
 from tfpasses.passes.fold_paths import (
@@ -26,6 +26,9 @@ from tfpasses.passes.fold_paths import (
     pads_zeros,
     scale_blocks,
 )
+from tfpasses.passes.fold_sites import NOT_FINITE, Fold, differs, finite_in, kernel_sharers, not_below, same_layer, stores, unsuitable
+from tfpasses.passes.multiply_add import WIDE, can_stand_alone, per_channel, shift_alone, standalone
+from tfpasses.passes.named_pairs import find_pair, layer_of, read_pairs
 from tfpasses.pattern import Match, Miss, Rule, RuleSet, op, repeated
 
 __all__ = ["FoldBatchNorms"]
@@ -34,29 +37,7 @@ BATCH_NORM = op("BatchNorm").when(
     "it is called with training=True, so it has no fixed scale and shift", lambda node, _: not node.config.get("training")
 )
 LINEAR = op(trait="linear").only_use()
-
-WIDE = ("float32", "float64")
-
-
-@attrs.frozen(eq=False)
-class Fold:
-    """One batch norm and one linear layer that are to become one; several go together where a kernel is shared."""
-
-    linear: Node
-    bn: Node
-    path: list[Node]
-    """The nodes between the two, the lower first."""
-    affine: Affine
-    """Over the channels that the linear layer gives (backward), or takes (forward)."""
-
-
-def read_pairs(text: str) -> tuple[tuple[str, str], ...]:
-    """`a:b c:d` as pairs of names."""
-    pairs = [tuple(pair.split(":")) for pair in text.split()]
-    for pair in pairs:
-        if len(pair) != 2 or not all(pair):
-            raise ValueError(f"only={text!r}: write pairs as layer:batch_norm, with spaces between the pairs")
-    return tuple((a, b) for a, b in pairs)
+FED_BY_BATCH_NORM = op(trait="linear")["linear"](repeated(MOVING, op("BatchNorm").only_use()["bn"]))
 
 
 @register
@@ -141,7 +122,7 @@ class FoldBatchNorms(Pass):
                 return match.miss(reason, bn)
         return self.fold_into_kernels(match, folds, edit)
 
-    @rule(op(trait="linear")["linear"](repeated(MOVING, op("BatchNorm").only_use()["bn"])))
+    @rule(FED_BY_BATCH_NORM)
     def forward(self, match: Match, edit: Edit) -> Miss | None:
         """linear(BatchNorm), at every use of the kernel at once."""
         folds = self.feeding(match, edit)
@@ -163,7 +144,7 @@ class FoldBatchNorms(Pass):
             take_out(fold.bn, edit, fold.bn.inputs[0])
         return None
 
-    @rule(op(trait="linear")["linear"](repeated(MOVING, op("BatchNorm").only_use()["bn"])))
+    @rule(FED_BY_BATCH_NORM)
     def scale(self, match: Match, edit: Edit) -> Miss | None:
         """linear(BatchNorm) where the shift cannot go in (zeros meet the kernel): the kernel takes the scale, x + shift/scale stays."""
         folds = self.feeding(match, edit)
@@ -182,7 +163,8 @@ class FoldBatchNorms(Pass):
                 )
         folded = scale_forward(LinearView.of(folds[0].linear, edit), folds[0].affine)
         shifts = [shift_alone(Affine.of(fold.bn, edit)) for fold in folds]
-        if not stores(folds, folded, edit) or not all(finite(shift.astype(np.float32)) for shift in shifts):
+        standing = [finite_in(edit.spec(Ref(fold.bn.name)).dtype, shift) for fold, shift in zip(folds, shifts, strict=True)]
+        if not stores(folds, folded, edit) or not all(standing):
             return match.miss(f"the folded weights of {folds[0].linear.name} would not be finite", folds[0].bn)
         edit.set_params([fold.linear for fold in folds], folded)
         note(folds, edit)
@@ -322,24 +304,6 @@ class FoldBatchNorms(Pass):
 
 BACKWARD = ("backward", "concat")
 FORWARD = ("forward", "scale")
-NOT_FINITE = "its weights, or the scale or shift they give, are not finite (NaN, infinity, or a negative variance)"
-
-
-def standalone(match: Match, edit: Edit) -> Miss | None:
-    """A batch norm as x·scale + shift."""
-    bn = match.root
-    affine = Affine.of(bn, edit)
-    if not can_stand_alone(bn, affine, edit):
-        return match.miss("")
-    scaled = per_channel(bn, "Multiply", "scale", affine.scale, bn.inputs[0], edit)
-    edit.replace(bn, per_channel(bn, "Add", "shift", affine.shift, scaled, edit))
-    return None
-
-
-def can_stand_alone(bn: Node, affine: Affine, edit: Edit) -> bool:
-    """Whether a batch norm can be a multiply-add: in half precision it computes in float32 and rounds once, a multiply-add does not."""
-    dtypes = {edit.spec(ref).dtype for ref in (bn.inputs[0], Ref(bn.name))}
-    return len(dtypes) == 1 and dtypes <= set(WIDE) and affine.finite and not bn.config.get("training")
 
 
 def remedy(bn: Node, edit: Edit) -> str:
@@ -357,32 +321,6 @@ def why_not_above(top: Node, edit: Edit) -> str:
     return f"{top.name} goes to {', '.join(names[:3])}{' ..' * (len(names) > 3)}" if names else f"{top.name} is used by nothing"
 
 
-def layer_of(node: Node) -> str:
-    """The path of the layer that a node came from, or its own name."""
-    return node.owner.layer if node.owner is not None else node.name
-
-
-def find_pair(a: str, b: str, edit: Edit) -> tuple[str, str]:
-    """A named pair as (linear layer, batch norm). Raises `PassError` where there is none such."""
-    kinds: dict[str, str] = {}
-    for node in edit.nodes.values():
-        kind = "batch norm" if node.op == "BatchNorm" else "linear layer" if has_trait(node, "linear") else ""
-        if kind:
-            kinds[layer_of(node)] = kind
-        else:
-            kinds.setdefault(layer_of(node), "neither")
-    for name in (a, b):
-        if name not in kinds:
-            raise PassError(f"only={a}:{b}: there is no layer {name!r}")
-    if {kinds[a], kinds[b]} != {"batch norm", "linear layer"}:
-        raise PassError(f"only={a}:{b}: a pair is a linear layer and a batch norm; {a} is {named(kinds[a])}, {b} is {named(kinds[b])}")
-    return (a, b) if kinds[b] == "batch norm" else (b, a)
-
-
-def named(kind: str) -> str:
-    return kind if kind == "neither" else f"a {kind}"
-
-
 def between(top: Node, bottom: Node, edit: Edit) -> list[Node]:
     """The nodes between two, the lower first."""
     return between_ref(top.inputs[0], bottom, edit)
@@ -395,64 +333,6 @@ def between_ref(ref: Ref, bottom: Node, edit: Edit) -> list[Node]:
         path.append(edit.nodes[ref.node])
         ref = path[-1].inputs[0]
     return path[::-1]
-
-
-def kernel_sharers(linears: Sequence[Node], edit: Edit) -> Iterator[str]:
-    """The other nodes that use a weight of these."""
-    names = {linear.name for linear in linears}
-    keys = dict.fromkeys(key for linear in linears for key in linear.params.values())
-    return iter(dict.fromkeys(name for key in keys for name in edit.weight_users[key] if name not in names))
-
-
-def same_layer(a: Node, b: Node) -> bool:
-    """Whether two nodes are the same operation with the same weights, so that a fold of one is a fold of the other."""
-    return a.op == b.op and dict(a.params) == dict(b.params)
-
-
-def differs(fold: Fold, first: Fold) -> str:
-    """Why two uses of one kernel do not fold alike, or nothing."""
-    if not same_layer(fold.linear, first.linear):
-        return f"{fold.linear.name} shares a weight with {first.linear.name}, which uses it in another way"
-    if np.array_equal(fold.affine.scale, first.affine.scale) and np.array_equal(fold.affine.shift, first.affine.shift):
-        return ""
-    return f"{fold.linear.name} shares a weight with {first.linear.name}, but {fold.bn.name} scales it in another way"
-
-
-def unsuitable(fold: Fold, edit: Edit) -> str:
-    """Why this pair cannot fold in either direction, or nothing."""
-    dtypes = [edit.spec(Ref(node.name)).dtype for node in (fold.bn, fold.linear)]
-    if dtypes[0] != dtypes[1]:
-        return f"it computes in {dtypes[0]}, {fold.linear.name} in {dtypes[1]}"
-    if not fold.affine.finite:
-        return NOT_FINITE
-    if not all(finite(array) for array in edit.params(fold.linear).values()):
-        return f"the weights of {fold.linear.name} are not finite (NaN or infinity)"
-    return ""
-
-
-def not_below(fold: Fold, edit: Edit) -> str:
-    """Why a batch norm cannot act on the channels that the linear layer below it gives, or nothing."""
-    view, rank = LinearView.of(fold.linear, edit), len(edit.spec(Ref(fold.bn.name)).shape)
-    if fold.bn.config["axis"] % rank != view.channel_axis(rank):
-        return f"it normalises axis {fold.bn.config['axis']}; the channels of {fold.linear.name} are on axis {view.channel_axis(rank)}"
-    return blocks(fold.path, fold.linear, fold.affine, edit) or misplaces_bias(fold.linear, edit)
-
-
-def shift_alone(affine: Affine) -> Array:
-    """shift/scale, 0 where both are."""
-    return np.divide(affine.shift, affine.scale, out=np.zeros_like(affine.shift), where=affine.scale != 0)
-
-
-def per_channel(bn: Node, operation: str, what: str, vector: Array, ref: Ref, edit: Edit) -> Ref:
-    """A new node that adds or multiplies a constant per channel of a batch norm."""
-    spec = edit.spec(ref)
-    places = [1] * len(spec.shape)
-    places[bn.config["axis"]] = -1
-    array = vector.astype(spec.dtype).reshape(places[bn.config["axis"] % len(places) :])
-    constant = edit.add(Node(edit.fresh_name(f"{bn.name}.{what}.value"), "Const", specs=(attrs.evolve(spec, shape=array.shape),)), [bn])
-    edit.set_params(constant, {"value": array})
-    # the constant first: keras.ops.add takes a second one that looks like a vector for a bias over the last axis (or the first)
-    return Ref(edit.add(Node(edit.fresh_name(f"{bn.name}.{what}"), operation, (Ref(constant.name), ref)), [bn]).name)
 
 
 def take_out(bn: Node, edit: Edit, instead: Ref) -> None:
@@ -468,20 +348,3 @@ def note(folds: Sequence[Fold], edit: Edit) -> None:
     edit.note(
         channels=folds[0].affine.scale.size, **({"min_scale": float(sizes.min()), "max_scale": float(sizes.max())} if sizes.size else {})
     )
-
-
-def stores(folds: Sequence[Fold], folded: dict[str, Array], edit: Edit) -> bool:
-    """Whether new weights are numbers, as stored and in the dtypes that their layers compute in."""
-    dtypes = {edit.spec(Ref(fold.linear.name)).dtype for fold in folds}
-    return all(finite_in(dtype, array) for dtype in dtypes for array in folded.values())
-
-
-def finite_in(dtype: str, array: Array) -> bool:
-    """Whether all elements are numbers, as stored and in the dtype that the layer computes in."""
-    with np.errstate(over="ignore"):
-        return finite(array) and (dtype != "float16" or finite(array.astype(np.float16)))
-
-
-def finite(array: Array) -> bool:
-    """Whether all elements are numbers."""
-    return bool(np.isfinite(array).all())

@@ -50,11 +50,11 @@ MUTANTS = (
         "lambda node, _: True",
         FOLD,
     ),
-    Mutant("batch norm's axis ignored", "passes/fold_batch_norms.py", 'bn.config["axis"] % rank != view.channel_axis(rank)', "False", FOLD),
-    Mutant("shared kernel ignored", "passes/fold_batch_norms.py", "if name not in names))", "if False))", (*FOLD, *FORWARD)),
+    Mutant("batch norm's axis ignored", "passes/fold_sites.py", 'bn.config["axis"] % rank != view.channel_axis(rank)', "False", FOLD),
+    Mutant("shared kernel ignored", "passes/fold_sites.py", "if name not in names))", "if False))", (*FOLD, *FORWARD)),
     Mutant(
         "uses of a shared kernel not compared",
-        "passes/fold_batch_norms.py",
+        "passes/fold_sites.py",
         "if np.array_equal(fold.affine.scale, first.affine.scale) and np.array_equal(fold.affine.shift, first.affine.shift):",
         "if True:",
         FOLD,
@@ -104,9 +104,7 @@ MUTANTS = (
         '"epsilon": outer.config["epsilon"]',
         FORWARD,
     ),
-    Mutant(
-        "Keras takes the shift for a bias", "passes/fold_batch_norms.py", "(Ref(constant.name), ref)", "(ref, Ref(constant.name))", FORWARD
-    ),
+    Mutant("Keras takes the shift for a bias", "passes/multiply_add.py", "(Ref(constant.name), ref)", "(ref, Ref(constant.name))", FORWARD),
     Mutant("given pairs ignored", "passes/fold_batch_norms.py", "if self.only and not any(", "if False and not any(", FORWARD),
     # the machinery
     Mutant(
