@@ -78,6 +78,15 @@ class Result:
         """Every rewrite of the run, in order."""
         return tuple(rewrite for record in self.journal for rewrite in record.journal)
 
+    def detached(self) -> Result:
+        """The same without the journal, and with the graph as it is read from the new model: nothing in it keeps the model that went
+        in, or its weights, in memory.
+        """
+        if isinstance(self.model, Graph):
+            return attrs.evolve(self, journal=())
+        graph = attrs.evolve(from_keras(self.model), facts=rename_facts(self.graph.facts, self.names))
+        return attrs.evolve(self, journal=(), graph=graph, names={})
+
 
 def from_keras(model: Any) -> Graph:
     """Read a built Functional or Sequential model. Nothing is copied or changed. Raises `UnsupportedModelError` for any other model."""

@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 a verification or comparison failed; 2 bad use or bad inpu
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import logging
@@ -121,17 +122,20 @@ def run(
         source = api.read_model(model)
         inputs = api.read_data(data) if data else None
         result = api.run(source, passes, verify=verify, data=inputs, facts=load_facts, observers=[bar])  # type: ignore[arg-type]  # a Choice
+        if as_json:
+            report = json_text(run_json(str(passes), result.journal, result.timings, result.remarks, result.verdicts))
+        else:
+            report = drawn(
+                lambda console: print_summary(console, result.journal, result.timings, result.verdicts, verify),
+                lambda console: print_rewrites(console, result.rewrites if verbose else ()),
+                lambda console: print_remarks(console, result.remarks),
+            )
+            report += f"{model} -> {output}" + (f", facts in {facts}" if facts else "")
         bar.step(f"writing {output.name}")
+        source, result = None, result.detached()
+        gc.collect()  # Keras takes memory to write a file: the model that went in need not be there beside it
         api.save(result, output, facts=facts)
-    if as_json:
-        echo_json(run_json(str(passes), result.journal, result.timings, result.remarks, result.verdicts))
-        return
-    with terminal() as console:
-        print_summary(console, result.journal, result.timings, result.verdicts, verify)
-        if verbose:
-            print_rewrites(console, result.rewrites)
-        print_remarks(console, result.remarks)
-    click.echo(f"{model} -> {output}" + (f", facts in {facts}" if facts else ""))
+    click.echo(report)
 
 
 @main.command("list")
@@ -143,7 +147,7 @@ def list_passes(as_json: bool) -> None:
 
     installed = list_json(registered_passes())
     if as_json:
-        echo_json(installed)
+        click.echo(json_text(installed))
         return
     for item in installed["passes"]:
         click.echo(f"{item['name']}: {item['summary']}\n  effect: {item['effect']}")
@@ -193,7 +197,7 @@ def diff_models(a: Path, b: Path, as_json: bool) -> None:
     if lines and lines[0].startswith("---"):
         lines[:2] = [f"--- {a}", f"+++ {b}"]
     if as_json:
-        echo_json({"format": "tfpasses-diff", "version": 1, "equal": not lines, "diff": lines})
+        click.echo(json_text({"format": "tfpasses-diff", "version": 1, "equal": not lines, "diff": lines}))
     else:
         for line in lines:
             click.secho(line, fg={"-": "red", "+": "green", "@": "cyan"}.get(line[0]))
@@ -220,10 +224,9 @@ def verify(a: Path, b: Path, data: Path | None, seed: int, tolerance: float | No
         inputs = api.read_data(data) if data else None
         found = api.compare_models(api.read_model(a), api.read_model(b), inputs, tolerance=tolerance, seed=seed)
     if as_json:
-        echo_json(view.verify_json(found))
+        click.echo(json_text(view.verify_json(found)))
     else:
-        with terminal() as console:
-            view.print_differences(console, found)
+        click.echo(drawn(lambda console: view.print_differences(console, found)), nl=False)
     raise click.exceptions.Exit(0 if all(difference.ok for difference in found) else 1)
 
 
@@ -247,20 +250,20 @@ def check_writable(*paths: Path | None) -> None:
             raise WriteError(f"{path}: cannot be written: no permission to write in {path.parent}")
 
 
-def echo_json(value: Any) -> None:
-    """Print a value as JSON proper, which has no NaN."""
-    click.echo(json.dumps(value, indent=1, allow_nan=False))
+def json_text(value: Any) -> str:
+    """A value as JSON proper, which has no NaN."""
+    return json.dumps(value, indent=1, allow_nan=False)
 
 
-@contextlib.contextmanager
-def terminal() -> Iterator[Any]:
-    """A console to draw on; what was drawn goes to standard output at the end, 120 columns wide where that is no terminal."""
+def drawn(*drawings: Callable[[Any], None]) -> str:
+    """What functions draw on a console, as text for standard output: 120 columns wide where that is no terminal."""
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 120)
-    with console.capture() as drawn:
-        yield console
-    click.echo(drawn.get(), nl=False)
+    with console.capture() as text:
+        for draw in drawings:
+            draw(console)
+    return text.get()
 
 
 @contextlib.contextmanager

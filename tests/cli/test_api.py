@@ -1,6 +1,8 @@
+import gc
 import re
 import subprocess
 import sys
+import weakref
 
 import keras
 import numpy as np
@@ -53,6 +55,32 @@ def test_the_graph_that_went_in_is_as_it_was(graph):
 def test_the_model_and_the_graph_of_a_result_are_the_same(model):
     result = tfpasses.run(model, "fold-batch-norms")
     assert tfpasses.from_keras(result.model).digest == result.graph.digest
+
+
+@pytest.mark.parametrize("verify", ["shapes", "numeric"])
+def test_a_detached_result_lets_go_of_the_model_that_went_in(verify):
+    source = model_files.small()
+    layers = [weakref.ref(layer) for layer in source.layers]
+    variables = [weakref.ref(variable) for variable in source.weights]
+    result = tfpasses.run(source, "fold-batch-norms", verify=verify).detached()
+    del source
+    gc.collect()
+    assert [ref() for ref in (*layers, *variables)] == [None] * len([*layers, *variables])
+    assert result.model.count_params() > 0
+
+
+def test_a_detached_result_is_saved_as_the_result_itself(model, tmp_path):
+    result = tfpasses.run(model, "fold-batch-norms")
+    assert result.graph.facts
+    for name, one in (("whole", result), ("detached", result.detached())):
+        tfpasses.save(one, tmp_path / f"{name}.keras", facts=tmp_path / f"{name}.npz")
+    whole, detached = (tfpasses.load(tmp_path / f"{name}.keras", tmp_path / f"{name}.npz") for name in ("whole", "detached"))
+    assert (whole.digest, whole.facts.keys()) == (detached.digest, detached.facts.keys())
+
+
+def test_a_detached_result_of_a_graph_has_its_graph(graph):
+    result = tfpasses.run(graph, "fold-batch-norms")
+    assert result.detached().graph is result.graph and not result.detached().journal
 
 
 @pytest.mark.parametrize("kind", ["text", "pass", "passes", "texts", "pipeline"])
