@@ -20,7 +20,7 @@ import zoo
 from random_layers import Linear, Norm, Plain, Shape, linear_layer, linears, norm_layer, norms, plain_layer, plains, shape_layer, shapes
 from random_weights import FLAVOURS, season
 
-__all__ = ["CHANNELS", "FIRST", "POLICIES", "REPEATABLE", "SIZES", "Plan", "build", "inputs_for", "plans"]
+__all__ = ["CHANNELS", "FIRST", "POLICIES", "REPEATABLE", "SIZES", "Plan", "build", "input_shape", "inputs_for", "plans"]
 
 REPEATABLE = settings(
     derandomize=True, database=None, deadline=None, phases=[Phase.generate, Phase.shrink], suppress_health_check=list(HealthCheck)
@@ -29,7 +29,7 @@ REPEATABLE = settings(
 
 SIZES = {1: (6,), 2: (5, 6), 3: (4, 5, 4)}
 FIRST = {1: (11,), 2: (5, 11), 3: (4, 5, 11)}
-"""Channels first. Where the last axis is as long as there are channels, Keras (3.15) adds a bias along the wrong one: not so here."""
+"""Channels first. Where the last axis is as long as there are channels, Keras (3.15) adds a bias along the wrong one: not so in these."""
 CHANNELS = 4
 POLICIES = {
     "float32": 2.0**-24,
@@ -91,6 +91,8 @@ class Plan:
     policy: str = "float32"
     first: bool = False
     """Channels first."""
+    alike: bool = False
+    """Channels first, and the last axis is as long as there are channels."""
     unknown: bool = False
     """The sizes of its input are not known in the graph."""
     inputs: int = 1
@@ -136,6 +138,7 @@ def plans(most: int = 4) -> st.SearchStrategy[Plan]:
         steps=st.lists(steps, min_size=1, max_size=most).map(lambda parts: sum(parts, ())),
         policy=st.sampled_from(["float32"] * 6 + ["float64", "mixed_float16", "mixed_bfloat16", "float16"]),
         first=st.sampled_from([False] * 5 + [True]),
+        alike=st.booleans(),
         unknown=st.sampled_from([False] * 7 + [True]),
         inputs=st.sampled_from([1, 1, 1, 2]),
         taps=st.lists(st.integers(0, 9), max_size=1).map(tuple),
@@ -179,8 +182,9 @@ class Growth:
 
 def build(plan: Plan) -> keras.Model:
     """The model of a plan, with its weights."""
-    shape = tuple(None if plan.unknown else size for size in (FIRST if plan.first else SIZES)[plan.rank])
-    shape = (CHANNELS, *shape) if plan.first else (*shape, CHANNELS)
+    shape = input_shape(plan)
+    if plan.unknown:
+        shape = (CHANNELS, *[None] * plan.rank) if plan.first else (*[None] * plan.rank, CHANNELS)
     dtype = "float64" if plan.policy == "float64" else "float32"
     with zoo.fresh_names():
         growth = Growth.of(plan, [keras.Input(shape, dtype=dtype, name=f"x{number}") for number in range(plan.inputs)])
@@ -191,6 +195,13 @@ def build(plan: Plan) -> keras.Model:
         taps = [growth.tensors[tap % len(growth.tensors)] for tap in plan.taps]
         model = keras.Model(growth.inputs, structured(plan.structure, [*growth.leaves, *taps]), name="m")
     return season(model, plan.flavour, plan.seed)
+
+
+def input_shape(plan: Plan) -> tuple[int, ...]:
+    """The shape of each input, without the batch."""
+    if not plan.first:
+        return (*SIZES[plan.rank], CHANNELS)
+    return (CHANNELS, *FIRST[plan.rank][:-1], CHANNELS if plan.alike else FIRST[plan.rank][-1])
 
 
 def structured(structure: str, outputs: list[Any]) -> Any:
@@ -230,9 +241,7 @@ def layer_of(plan: Plan, step: Any, shape: tuple[int | None, ...]) -> Any:
     first = plan.first and len(shape) > 2
     match step:
         case Linear():
-            layer = linear_layer(step, shape, first, dtype=plan.policy)
-            mistaken = first and layer is not None and len(set(layer.compute_output_shape(shape)[1 :: len(shape) - 2])) == 1
-            return None if mistaken else layer
+            return linear_layer(step, shape, first, dtype=plan.policy)
         case Norm():
             return norm_layer(step, shape, first, dtype=plan.policy)
         case Plain():
@@ -280,8 +289,7 @@ def nest(growth: Growth, step: Nested, x: Any) -> Any:
     return y
 
 
-def inputs_for(model: keras.Model, rank: int, first: bool, batch: int = 3) -> list[np.ndarray]:
+def inputs_for(model: keras.Model, shape: tuple[int, ...], batch: int = 3) -> list[np.ndarray]:
     """Seeded inputs, exact in every dtype."""
     generator = np.random.default_rng(1)
-    shape = (CHANNELS, *FIRST[rank]) if first else (*SIZES[rank], CHANNELS)
     return [np.clip(np.round(generator.normal(size=(batch, *shape)) * 16) / 16, -4, 4).astype(x.dtype) for x in model.inputs]
