@@ -193,7 +193,7 @@ def run(
     written, names = frontend.write(rewritten, lambda text: notes.append(Remark("to-keras", "note", rewritten.name, text)))
     if numeric is not None:
         inputs = numeric.inputs if numeric.inputs is not None else random_inputs(graph)
-        for text in check_written(rewritten, written, numeric.evaluator, inputs):
+        for text in check_written(rewritten, written, graph, model, numeric.evaluator, inputs):
             notes.append(Remark("to-keras", "note", rewritten.name, text))
     return Result(written, rewritten, (*remarks.remarks, *notes), tuple(timing.seconds), tuple(journal.records), verdicts, names)
 
@@ -208,33 +208,46 @@ def check_facts(facts: Any) -> dict[tuple[Ref, str], Fact]:
     return dict(facts)
 
 
-def check_written(graph: Graph, model: Any, evaluator: Evaluator, inputs: Mapping[str, Array]) -> Iterator[str]:
+def check_written(graph: Graph, model: Any, read: Graph, source: Any, evaluator: Evaluator, inputs: Mapping[str, Array]) -> Iterator[str]:
     """Does the written model compute the graph, wherever that gives a number? Says where it could not be asked: of a model whose value
-    is a matter of chance (something is called in training mode), or that Keras cannot run here (channels first on a CPU).
+    is a matter of chance (something is called in training mode), that Keras cannot run here (channels first on a CPU), or where the
+    model that went in, `source`, does not compute its own graph, `read`.
 
     Raises `VerificationError` where it does not.
     """
     if any(node.config.get("training") for node in graph.nodes.values()):
         yield "the written model was not called to be compared: something in it is called in training mode"
         return
+    try:
+        off = misfit(graph, model, evaluator, inputs)
+        if off is not None and (before := misfit(read, source, evaluator, inputs)) is not None:
+            yield f"the written model was not compared: Keras does not compute the model that went in as its layers say ({amount(before)})"
+            return
+    except GraphError as error:
+        yield f"the written model was not compared: {error}"
+        return
+    if off is not None:
+        raise VerificationError(
+            f"the written model does not compute the rewritten graph: {amount(off)}; "
+            "a custom layer whose get_config() does not tell all is a likely cause"
+        )
+
+
+def misfit(graph: Graph, model: Any, evaluator: Evaluator, inputs: Mapping[str, Array]) -> OutputDifference | None:
+    """The first output at which a Keras model does not compute its graph, if any. Raises `GraphError` where Keras cannot call it."""
     from tfpasses.frontends import keras as frontend
 
     fed = {Ref(name): inputs[name] for name in graph.inputs}
     ours = evaluator.compile(graph, list(fed), graph.outputs)(fed)
-    try:
-        theirs = frontend.call_model(model, graph, list(fed.values()))
-    except GraphError as error:
-        yield f"the written model was not compared: {error}"
-        return
+    theirs = frontend.call_model(model, graph, list(fed.values()))
     theirs = [
         np.where(np.isfinite(a), b, a) if a.dtype.kind == "f" and a.shape == b.shape else b for a, b in zip(ours, theirs, strict=True)
     ]
-    for difference in compare_outputs(graph, ours, theirs, evaluator, fed):
-        if not difference.ok:
-            raise VerificationError(
-                f"the written model does not compute the rewritten graph: output {difference.output} is off by {difference.maximum:.3g}, "
-                f"allowed {difference.allowed:.3g}; a custom layer whose get_config() does not tell all is a likely cause"
-            )
+    return next((found for found in compare_outputs(graph, ours, theirs, evaluator, fed) if not found.ok), None)
+
+
+def amount(difference: OutputDifference) -> str:
+    return f"output {difference.output} is off by {difference.maximum:.3g}, allowed {difference.allowed:.3g}"
 
 
 def check_data(graph: Graph, data: Mapping[str, Array] | None) -> Mapping[str, Array] | None:

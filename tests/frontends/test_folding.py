@@ -250,6 +250,13 @@ def test_a_shared_layer_stays_shared():
     assert len(new.get_layer("conv")._inbound_nodes) == 2
 
 
+@pytest.mark.parametrize("layer", [L.SpatialDropout1D, L.SpatialDropout2D, L.SpatialDropout3D])
+def test_a_layer_whose_configuration_tells_another_dtype_keeps_its_policy(layer):
+    x = keras.Input((*[2] * int(layer.__name__[-2]), 3), name="x")
+    model = Model(x, layer(0.5, dtype="mixed_float16", name="drop")(x))
+    assert from_keras(model).to_keras().get_layer("drop").dtype_policy.name == "mixed_float16"
+
+
 @pytest.mark.parametrize("policy", ["float16", "mixed_float16", "mixed_bfloat16", "float64"])
 def test_a_folded_layer_keeps_its_dtype_policy(policy):
     x = image()

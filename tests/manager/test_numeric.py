@@ -279,6 +279,25 @@ def test_right_folds_of_any_precision_pass(seed, policy):
     assert len(result.rewrites) == 3
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("first", "second"), [("float32", "float64"), ("float64", "float32"), ("mixed_float16", "float64")])
+def test_right_folds_in_models_of_two_dtypes_pass(first, second, seed):
+    """A float64 output is no more exact than what it is computed from."""
+    y = x = keras.Input((7,), name="x")
+    for policy in (first, second):
+        for _ in range(2):
+            y = L.BatchNormalization(dtype=policy)(L.Dense(5, dtype=policy)(y))
+    model = bite(keras.Model(x, [y, L.BatchNormalization(dtype=second)(L.ReLU(dtype=second)(y))]), seed)
+    assert len(tfpasses.run(from_keras(model), "fold-batch-norms", verify="numeric").rewrites) == 4
+
+
+def test_a_wrong_fold_in_a_model_of_two_dtypes_is_caught():
+    x = keras.Input(SHAPE, name="x")
+    y = L.BatchNormalization(name="bn")(L.Conv2D(6, 3, name="conv")(x))
+    model = bite(keras.Model(x, L.BatchNormalization(dtype="float64")(L.Dense(5, dtype="float64")(y))), 0)
+    assert "does not keep the function" in caught(from_keras(model), wrong_fold(scaled(0, 1.0001)))
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_right_folds_with_few_outputs_pass(seed):
     x = keras.Input((50,), name="x")

@@ -157,17 +157,22 @@ def measure(
 ) -> Measured:
     """Run the nodes `names`, and `more` jittered copies of them: the error of one run, or of one parameter, may be small by chance.
 
-    `scales` broadcast against the fetches. A float64 graph, against which nothing is more exact, is measured in float32, in
-    proportion to the units.
+    `scales` broadcast against the fetches. What computes in float64, against which nothing is more exact, is measured in float32, in
+    proportion to the units; what computes in several dtypes is measured as it stands too.
     """
-    double = any(graph.spec(ref).dtype == "float64" for ref in fetches)
-    dtype, proportion = ("float32", UNITS["float64"] / UNITS["float32"]) if double else (None, 1.0)
+    dtypes = {spec.dtype for name in names for spec in graph.nodes[name].specs if unit(spec)}
+    ways: list[tuple[str | None, float]] = [(None, 1.0)] if dtypes != {"float64"} else []
+    if "float64" in dtypes:
+        ways.append(("float32", UNITS["float64"] / UNITS["float32"]))
     runs: list[Measured] = []
     for drawn, values in [(graph, feeds), *(jittered(graph, names, feeds, seed) for seed in range(more))]:
-        own = evaluator.compile(drawn, list(values), fetches, dtype)(values)
         truth = evaluator.compile(drawn, list(values), fetches, "float64")(values)
-        rates = [proportion * rate(*figures) for figures in zip(own, truth, scales, strict=True)]
-        runs.append(Measured(own, truth, rates))
+        own = [evaluator.compile(drawn, list(values), fetches, dtype)(values) for dtype, _ in ways]
+        rates = [
+            max(share * rate(array, exact, scale) for (_, share), array in zip(ways, arrays, strict=True))
+            for *arrays, exact, scale in zip(*own, truth, scales, strict=True)
+        ]
+        runs.append(Measured(own[0], truth, rates))
     return Measured(runs[0].own, runs[0].truth, [max(rates) for rates in zip(*(run.rates for run in runs), strict=True)])
 
 

@@ -28,7 +28,7 @@ def constructor_arguments(source: Any) -> dict[str, Any]:
     objects = {key: value for key, value in vars(source).items() if key.endswith(OBJECTS) and key[0] != "_" and value is not None}
     config = shadow(source, **{key: PLAIN.get(key) for key in objects}).get_config()
     config.update({key: value for key, value in objects.items() if key in config})
-    if is_custom(type(source.dtype_policy)):
+    if is_custom(type(source.dtype_policy)) or isinstance(config.get("dtype"), str):  # SpatialDropout tells its weights' dtype
         config["dtype"] = source.dtype_policy
     return dict(config)
 
