@@ -25,7 +25,7 @@ import numpy as np
 
 import tfpasses
 from tfpasses.frontends.keras import write
-from tfpasses.graph import LinearView
+from tfpasses.graph import LinearView, has_trait
 from tfpasses.manager import Pipeline, run_passes
 from tfpasses.passes.fold import Affine, fold_backward
 
@@ -57,12 +57,11 @@ def clone(model: keras.Model) -> keras.Model:
 
 
 def arithmetic(model: keras.Model) -> tuple[Callable[[], object], Callable[[], object]]:
-    """The folds of a model without anything around them, and a copy of all its weights."""
+    """The folds of a model (into the layer right below) without anything around them, and a copy of all its weights."""
     graph = tfpasses.from_keras(model)
     pairs = []
     for bn in graph.nodes.values():
-        if bn.op == "BatchNorm":
-            linear = graph.nodes[bn.inputs[0].node]
+        if bn.op == "BatchNorm" and has_trait(linear := graph.nodes[bn.inputs[0].node], "linear"):
             pairs.append((LinearView.of(linear, graph), bn))
     arrays = list(graph.weights.values())
     return (lambda: [fold_backward(linear, Affine.of(bn, graph)) for linear, bn in pairs]), (lambda: [np.array(array) for array in arrays])
