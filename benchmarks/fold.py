@@ -27,7 +27,7 @@ import tfpasses
 from tfpasses.frontends.keras import write
 from tfpasses.graph import LinearView, has_trait
 from tfpasses.manager import Pipeline, run_passes
-from tfpasses.passes.fold import Affine, fold_backward
+from tfpasses.passes.folding.arithmetic import Affine, fold_backward
 
 RUNS = 7
 RUN_BOUND, ARITHMETIC_BOUND = 0.9, 3.0

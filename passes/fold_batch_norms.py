@@ -10,8 +10,9 @@ import numpy as np
 
 from tfpasses.graph import ChannelStats, Edit, LinearView, Node, Ref, has_trait
 from tfpasses.manager import Context, Contract, Effect, Pass, PassError, Remark, register, rule
-from tfpasses.passes.fold import Affine, fold_backward, fold_forward, merged_params, scale_forward
-from tfpasses.passes.fold_paths import (
+from tfpasses.passes.folding.arithmetic import Affine, fold_backward, fold_forward, merged_params, scale_forward
+from tfpasses.passes.folding.multiply_add import WIDE, can_stand_alone, per_channel, shift_alone, standalone
+from tfpasses.passes.folding.paths import (
     MOVES,
     MOVING,
     QUIET,
@@ -26,8 +27,7 @@ from tfpasses.passes.fold_paths import (
     pads_zeros,
     scale_blocks,
 )
-from tfpasses.passes.fold_sites import NOT_FINITE, Fold, differs, finite_in, kernel_sharers, not_below, same_layer, stores, unsuitable
-from tfpasses.passes.multiply_add import WIDE, can_stand_alone, per_channel, shift_alone, standalone
+from tfpasses.passes.folding.sites import NOT_FINITE, Fold, differs, finite_in, kernel_sharers, not_below, same_layer, stores, unsuitable
 from tfpasses.passes.named_pairs import find_pair, layer_of, read_pairs
 from tfpasses.pattern import Match, Miss, Rule, RuleSet, op, repeated
 

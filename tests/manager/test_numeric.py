@@ -18,7 +18,7 @@ from small_passes import make
 from tfpasses.frontends.keras import from_keras, keras_evaluator
 from tfpasses.graph import LinearView, Ref
 from tfpasses.manager import Effect, NumericCheck, Pipeline, VerificationError, random_inputs, run_passes
-from tfpasses.passes.fold import Affine, fold_backward
+from tfpasses.passes.folding.arithmetic import Affine, fold_backward
 
 SHAPE = (8, 8, 4)
 

@@ -22,12 +22,20 @@ KERAS = ("tests/frontends/test_isolation.py", "tests/frontends/test_folding.py",
 
 MUTANTS = (
     # the arithmetic
-    Mutant("epsilon dropped", "passes/fold.py", 'np.sqrt(variance + float(node.config["epsilon"]))', "np.sqrt(variance)", FOLD),
-    Mutant("raw gamma sign in the statistics", "passes/fold.py", "ChannelStats(beta, np.abs(gamma))", "ChannelStats(beta, gamma)", FOLD),
-    Mutant("sign of the mean", "passes/fold.py", "shift = beta - mean * scale", "shift = beta + mean * scale", FOLD),
+    Mutant(
+        "epsilon dropped", "passes/folding/arithmetic.py", 'np.sqrt(variance + float(node.config["epsilon"]))', "np.sqrt(variance)", FOLD
+    ),
+    Mutant(
+        "raw gamma sign in the statistics",
+        "passes/folding/arithmetic.py",
+        "ChannelStats(beta, np.abs(gamma))",
+        "ChannelStats(beta, gamma)",
+        FOLD,
+    ),
+    Mutant("sign of the mean", "passes/folding/arithmetic.py", "shift = beta - mean * scale", "shift = beta + mean * scale", FOLD),
     Mutant(
         "bias forgotten",
-        "passes/fold.py",
+        "passes/folding/arithmetic.py",
         "affine.shift if linear.bias is None else np.asarray(linear.bias, np.float64) * affine.scale + affine.shift",
         "affine.shift",
         FOLD,
@@ -50,11 +58,11 @@ MUTANTS = (
         "lambda node, _: True",
         FOLD,
     ),
-    Mutant("batch norm's axis ignored", "passes/fold_sites.py", 'bn.config["axis"] % rank != view.channel_axis(rank)', "False", FOLD),
-    Mutant("shared kernel ignored", "passes/fold_sites.py", "if name not in names))", "if False))", (*FOLD, *FORWARD)),
+    Mutant("batch norm's axis ignored", "passes/folding/sites.py", 'bn.config["axis"] % rank != view.channel_axis(rank)', "False", FOLD),
+    Mutant("shared kernel ignored", "passes/folding/sites.py", "if name not in names))", "if False))", (*FOLD, *FORWARD)),
     Mutant(
         "uses of a shared kernel not compared",
-        "passes/fold_sites.py",
+        "passes/folding/sites.py",
         "if np.array_equal(fold.affine.scale, first.affine.scale) and np.array_equal(fold.affine.shift, first.affine.shift):",
         "if True:",
         FOLD,
@@ -70,7 +78,7 @@ MUTANTS = (
     ),
     Mutant(
         "shift scaled on its way forward",
-        "passes/fold.py",
+        "passes/folding/arithmetic.py",
         "linear.response(affine.shift)",
         "linear.response(affine.shift * affine.scale)",
         FORWARD,
@@ -82,21 +90,27 @@ MUTANTS = (
         "if reason:",
         FORWARD,
     ),
-    Mutant("causal padding ignored", "passes/fold_paths.py", "return any(size > 1 for size in kernel)", "return False", FORWARD),
+    Mutant("causal padding ignored", "passes/folding/paths.py", "return any(size > 1 for size in kernel)", "return False", FORWARD),
     Mutant(
-        "zero padding layer ignored", "passes/fold_paths.py", 'if node.op == "Pad" and affine.shift.any():', "if False:", (*FOLD, *FORWARD)
+        "zero padding layer ignored",
+        "passes/folding/paths.py",
+        'if node.op == "Pad" and affine.shift.any():',
+        "if False:",
+        (*FOLD, *FORWARD),
     ),
     Mutant(
         "sign of the scale behind a max pool ignored",
-        "passes/fold_paths.py",
+        "passes/folding/paths.py",
         "and (affine.scale < 0).any():",
         "and False:",
         (*FOLD, *FORWARD),
     ),
-    Mutant("channels mixed by a reshape", "passes/fold_paths.py", "if (rows != rows[0]).any():", "if False:", FORWARD),
+    Mutant("channels mixed by a reshape", "passes/folding/paths.py", "if (rows != rows[0]).any():", "if False:", FORWARD),
     Mutant("every branch takes the first channels", "passes/fold_batch_norms.py", "start += width", "start += 0", FORWARD),
     Mutant("channels of scale zero lose their shift", "passes/fold_batch_norms.py", "if dead.any():", "if False:", FORWARD),
-    Mutant("inner shift lost in a merge", "passes/fold.py", "beta * outer.scale + outer.shift", "beta + outer.shift", FORWARD),
+    Mutant(
+        "inner shift lost in a merge", "passes/folding/arithmetic.py", "beta * outer.scale + outer.shift", "beta + outer.shift", FORWARD
+    ),
     Mutant(
         "outer epsilon kept in a merge",
         "passes/fold_batch_norms.py",
@@ -104,7 +118,13 @@ MUTANTS = (
         '"epsilon": outer.config["epsilon"]',
         FORWARD,
     ),
-    Mutant("Keras takes the shift for a bias", "passes/multiply_add.py", "(Ref(constant.name), ref)", "(ref, Ref(constant.name))", FORWARD),
+    Mutant(
+        "Keras takes the shift for a bias",
+        "passes/folding/multiply_add.py",
+        "(Ref(constant.name), ref)",
+        "(ref, Ref(constant.name))",
+        FORWARD,
+    ),
     Mutant("given pairs ignored", "passes/fold_batch_norms.py", "if self.only and not any(", "if False and not any(", FORWARD),
     # the machinery
     Mutant(

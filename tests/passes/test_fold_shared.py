@@ -9,7 +9,7 @@ from keras import layers as L
 import tfpasses
 from fold_cases import batch, bite, expected_weights, own_error_ratio
 from tfpasses.graph import ChannelStats
-from tfpasses.passes.fold import Affine
+from tfpasses.passes.folding.arithmetic import Affine
 
 SHAPE = (8, 8, 4)
 

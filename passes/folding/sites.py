@@ -8,8 +8,8 @@ import attrs
 import numpy as np
 
 from tfpasses.graph import Array, Edit, LinearView, Node, Ref
-from tfpasses.passes.fold import Affine
-from tfpasses.passes.fold_paths import blocks, misplaces_bias
+from tfpasses.passes.folding.arithmetic import Affine
+from tfpasses.passes.folding.paths import blocks, misplaces_bias
 
 __all__ = ["NOT_FINITE", "Fold", "differs", "finite_in", "kernel_sharers", "not_below", "same_layer", "stores", "unsuitable"]
 

@@ -8,7 +8,7 @@ import attrs
 import numpy as np
 
 from tfpasses.graph import OUTPUT, Array, Edit, LinearView, Node, Ref, channel_axis, has_trait, ops_with_trait
-from tfpasses.passes.fold import Affine
+from tfpasses.passes.folding.arithmetic import Affine
 from tfpasses.pattern import OpPattern, op
 
 __all__ = [

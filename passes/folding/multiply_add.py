@@ -6,7 +6,7 @@ import attrs
 import numpy as np
 
 from tfpasses.graph import Array, Edit, Node, Ref
-from tfpasses.passes.fold import Affine
+from tfpasses.passes.folding.arithmetic import Affine
 from tfpasses.pattern import Match, Miss
 
 __all__ = ["WIDE", "can_stand_alone", "per_channel", "shift_alone", "standalone"]
