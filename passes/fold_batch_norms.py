@@ -104,7 +104,7 @@ class FoldBatchNorms(Pass):
     def concat(self, match: Match, edit: Edit) -> Miss | None:
         """BatchNorm(Concat(linear, ..)): every branch takes its part of the channels."""
         bn, concat, branches = match["bn"], match["concat"], match.all("branches")
-        whole, rank = Affine.of(bn, edit), len(edit.spec(Ref(concat.name)).shape)
+        whole, rank = Affine.of(bn, edit), len(edit.spec(Ref(concat.name)).dims)
         if any(concat.config["axis"] % rank != LinearView.of(linear, edit).channel_axis(rank) for linear in branches):
             return match.miss(f"it normalises axis {bn.config['axis']}; {concat.name} joins along axis {concat.config['axis']}")
         folds, start, upper = [], 0, between(bn, concat, edit)
@@ -182,7 +182,7 @@ class FoldBatchNorms(Pass):
         if self.only:
             return match.miss(f"only= does not name {inner.name}:{outer.name}")
         specs = [edit.spec(Ref(node.name)) for node in (inner, outer)]
-        if specs[0].dtype != specs[1].dtype or (inner.config["axis"] - outer.config["axis"]) % len(specs[1].shape):
+        if specs[0].dtype != specs[1].dtype or (inner.config["axis"] - outer.config["axis"]) % len(specs[1].dims):
             return match.miss(f"{inner.name} normalises another axis, or computes in another dtype")
         shared = [name for key in outer.params.values() for name in edit.weight_users[key] if name != outer.name]
         if shared:

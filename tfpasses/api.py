@@ -263,7 +263,8 @@ def check_data(graph: Graph, data: Mapping[str, Array] | None) -> Mapping[str, A
     samples = {name: sample_array(name, data[name]) for name in graph.inputs}
     for name, array in samples.items():
         spec = graph.nodes[name].specs[0]
-        fits = array.ndim == len(spec.shape) and all(b is None or a == b for a, b in zip(array.shape, spec.shape, strict=True))
+        shape = array.shape if spec.shape is None else spec.shape
+        fits = array.ndim == len(shape) and all(b is None or a == b for a, b in zip(array.shape, shape, strict=True))
         if not fits or array.size == 0:
             raise DataError(f"data for input {name} has shape {array.shape}; {spec} with at least one sample is expected")
         if array.dtype.kind not in ("OSU" if spec.dtype == "string" else "biuf"):

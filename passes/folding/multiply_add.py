@@ -40,7 +40,7 @@ def shift_alone(affine: Affine) -> Array:
 def per_channel(bn: Node, operation: str, what: str, vector: Array, ref: Ref, edit: Edit) -> Ref:
     """A new node that adds or multiplies a constant per channel of a batch norm."""
     spec = edit.spec(ref)
-    places = [1] * len(spec.shape)
+    places = [1] * len(spec.dims)
     places[bn.config["axis"]] = -1
     array = vector.astype(spec.dtype).reshape(places[bn.config["axis"] % len(places) :])
     constant = edit.add(Node(edit.fresh_name(f"{bn.name}.{what}.value"), "Const", specs=(attrs.evolve(spec, shape=array.shape),)), [bn])

@@ -77,7 +77,7 @@ def scale_blocks(path: list[Node], linear: Node, affine: Affine, edit: Edit) -> 
     """Why a scale does not pass through the nodes of a path, or nothing."""
     for node in path:
         if node.op in POOLS + ENDS:
-            rank = len(edit.spec(node.inputs[0]).shape)
+            rank = len(edit.spec(node.inputs[0]).dims)
             if channel_axis(node, rank) != channel_axis(linear, rank):
                 return f"{node.name} takes another axis for the channels than {linear.name}"
         if node.op in ("MaxPool", "GlobalMaxPool") and (affine.scale < 0).any():
@@ -103,7 +103,7 @@ def pads_zeros(linear: Node, edit: Edit) -> bool:
         return any(size > 1 for size in (*kernel, *config["strides"])) or any(config["output_padding"] or ())
     if config["padding"] == "causal":
         return any(size > 1 for size in kernel)
-    shape = edit.spec(linear.inputs[0]).shape
+    shape = edit.spec(linear.inputs[0]).dims
     axis = channel_axis(linear, len(shape))
     spatial = [size for place, size in enumerate(shape) if place not in (0, axis)]
     return any(
@@ -118,7 +118,7 @@ def misplaces_bias(linear: Node, edit: Edit) -> str:
     """Why a bias of a linear node would be added to another axis than its channels, or nothing: Keras does so in a channels-first
     layer whose output's last axis is as long as its channels are many (keras.ops.add takes the bias for one over the last axis).
     """
-    shape = edit.spec(Ref(linear.name)).shape
+    shape = edit.spec(Ref(linear.name)).dims
     if linear.config.get("data_format") != "channels_first" or len(shape) < MIN_IMAGE_RANK or shape[-1] not in (None, shape[1]):
         return ""
     known = f"is {shape[1]} long, as its channels are many" if shape[-1] else "may be as long as its channels are many"
@@ -134,28 +134,28 @@ class Unclear:
 
 def in_channels(bn: Node, path: list[Node], linear: Node, edit: Edit) -> Array | Unclear:
     """Which channel of a batch norm each input channel of a linear node is. `path` leads from the one up to the other."""
-    shape = edit.spec(Ref(bn.name)).shape
+    shape = edit.spec(Ref(bn.name)).dims
     axis = bn.config["axis"] % len(shape)
     numbers: Array | None = None
     for node in path:
         if node.op in MOVES:
             if numbers is None:
-                here = edit.spec(node.inputs[0]).shape[1:]
+                here = edit.spec(node.inputs[0]).dims[1:]
                 if axis == 0 or None in here:
                     return Unclear(f"the shape before {node.name} is not known")
                 places = [1] * len(here)
                 places[axis - 1] = -1
                 sizes = [size or 0 for size in here]
                 numbers = np.broadcast_to(np.arange(sizes[axis - 1]).reshape(places), sizes)
-            numbers = numbers.reshape([size or -1 for size in edit.spec(Ref(node.name)).shape[1:]])
+            numbers = numbers.reshape([size or -1 for size in edit.spec(Ref(node.name)).dims[1:]])
         elif node.op in POOLS + ENDS:
             if numbers is not None:
                 return Unclear(f"{node.name} takes channels together that were moved before it")
-            rank = len(edit.spec(node.inputs[0]).shape)
+            rank = len(edit.spec(node.inputs[0]).dims)
             if axis != channel_axis(node, rank):
                 return Unclear(f"it normalises axis {axis}; {node.name} has its channels on axis {channel_axis(node, rank)}")
-            axis = channel_axis(node, len(edit.spec(Ref(node.name)).shape))
-    rank = len(edit.spec(linear.inputs[0]).shape)
+            axis = channel_axis(node, len(edit.spec(Ref(node.name)).dims))
+    rank = len(edit.spec(linear.inputs[0]).dims)
     wanted = channel_axis(linear, rank)
     count = LinearView.of(linear, edit).in_channels
     if numbers is None:

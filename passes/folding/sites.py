@@ -63,7 +63,7 @@ def unsuitable(fold: Fold, edit: Edit) -> str:
 
 def not_below(fold: Fold, edit: Edit) -> str:
     """Why a batch norm cannot act on the channels that the linear layer below it gives, or nothing."""
-    view, rank = LinearView.of(fold.linear, edit), len(edit.spec(Ref(fold.bn.name)).shape)
+    view, rank = LinearView.of(fold.linear, edit), len(edit.spec(Ref(fold.bn.name)).dims)
     if fold.bn.config["axis"] % rank != view.channel_axis(rank):
         return f"it normalises axis {fold.bn.config['axis']}; the channels of {fold.linear.name} are on axis {view.channel_axis(rank)}"
     return blocks(fold.path, fold.linear, fold.affine, edit) or misplaces_bias(fold.linear, edit)

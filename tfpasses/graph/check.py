@@ -63,6 +63,8 @@ def check_shapes(graph: Graph, before: Graph | None = None) -> None:
         inferred = infer_shape(node, shapes, {slot: graph.weights[key].shape for slot, key in node.params.items()})
         if inferred is not None:
             recorded = node.specs[0].shape
+            if recorded is None:
+                continue
             if len(recorded) != len(inferred) or any(
                 a != b for a, b in zip(recorded, inferred, strict=True) if a is not None and b is not None
             ):

@@ -317,7 +317,7 @@ class Edit:
         params = {slot: self.weights[key].shape for slot, key in node.params.items()} if node.params else EMPTY
         shape = infer_shape(node, [spec.shape for spec in inputs], params)
         if shape is None:
-            raise GraphError(f"node {node.name}: give its specs; {node.op} has no shape rule")
+            raise GraphError(f"node {node.name}: give its specs; {node.op} has no shape rule, or an input no known rank")
         return (inputs[0] if shape is inputs[0].shape else Spec(shape, inputs[0].dtype),)
 
     def _in_order(self) -> bool:

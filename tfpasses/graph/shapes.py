@@ -19,14 +19,15 @@ def channel_axis(node: Node, rank: int) -> int:
     return 1 if node.config.get("data_format") == "channels_first" else rank - 1
 
 
-def infer_shape(node: Node, inputs: Sequence[Shape], params: Mapping[str, Shape]) -> Shape | None:
-    """The node's output shape, or None where its operation has no rule (opaque ones, inputs and constants).
+def infer_shape(node: Node, inputs: Sequence[Shape | None], params: Mapping[str, Shape]) -> Shape | None:
+    """The node's output shape, or None where its operation has no rule (opaque ones, inputs and constants) or an input no known rank.
 
     Raises `ShapeError` where the inputs or parameters do not fit the operation.
     """
     rule = RULES.get(node.op)
     try:
-        return rule(node, inputs, params) if rule else None
+        known = [shape for shape in inputs if shape is not None]
+        return rule(node, known, params) if rule and len(known) == len(inputs) else None
     except (IndexError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, ShapeError):
             raise

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import attrs
 
+from tfpasses.graph.errors import GraphError
+
 __all__ = ["Call", "Ref", "Slot", "Spec", "fill", "map_leaves", "slots"]
 
 
@@ -22,13 +24,22 @@ class Ref(NamedTuple):
 
 @attrs.frozen
 class Spec:
-    """What is known of a tensor before it is computed: `shape` with None for an unknown dimension, and the dtype's name."""
+    """What is known of a tensor before it is computed: `shape` with None for an unknown dimension (None itself where not even the rank is
+    known, as opaque operations of a `tf.Graph` may leave it), and the dtype's name.
+    """
 
-    shape: tuple[int | None, ...]
+    shape: tuple[int | None, ...] | None
     dtype: str
 
+    @property
+    def dims(self) -> tuple[int | None, ...]:
+        """The shape. Raises `GraphError` where the rank is not known."""
+        if self.shape is None:
+            raise GraphError("the rank of a value is not known")
+        return self.shape
+
     def __str__(self) -> str:
-        return f"{self.dtype}[{','.join('?' if d is None else str(d) for d in self.shape)}]"
+        return f"{self.dtype}[{'..' if self.shape is None else ','.join('?' if d is None else str(d) for d in self.shape)}]"
 
 
 @attrs.frozen

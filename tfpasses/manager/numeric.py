@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import attrs
 import numpy as np
 
-from tfpasses.graph import Array, Evaluator, Graph, Ref, Rewrite, Spec, follow
+from tfpasses.graph import Array, Evaluator, Graph, GraphError, Ref, Rewrite, Spec, follow
 from tfpasses.manager.contract import Effect
 from tfpasses.manager.errors import VerificationError
 from tfpasses.manager.observers import Observer, PassRecord
@@ -324,6 +324,8 @@ def random_inputs(graph: Graph, seed: int = 0, batch: int = 2) -> dict[str, Arra
     inputs = {}
     for name in graph.inputs:
         spec = graph.nodes[name].specs[0]
+        if spec.shape is None:
+            raise GraphError(f"input {name}: its rank is not known, so no inputs can be drawn; give data (data=.., --data)")
         shape = tuple((batch if axis == 0 else DEFAULT_SIZE) if size is None else size for axis, size in enumerate(spec.shape))
         if "float" in spec.dtype:
             inputs[name] = generator.standard_normal(shape).astype(np.float32 if spec.dtype in ("float16", "bfloat16") else spec.dtype)

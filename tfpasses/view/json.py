@@ -55,7 +55,7 @@ def node_json(node: Node) -> dict[str, Any]:
         "inputs": [ref_json(ref) for ref in node.inputs],
         "config": {key: plain(value) for key, value in sorted(node.config.items())},
         "params": dict(node.params),
-        "outputs": [{"shape": list(spec.shape), "dtype": spec.dtype} for spec in node.specs],
+        "outputs": [{"shape": None if spec.shape is None else list(spec.shape), "dtype": spec.dtype} for spec in node.specs],
         "layer": node.owner.layer if node.owner is not None else None,
         "origin": list(node.origin),
         "made_by": node.made_by,

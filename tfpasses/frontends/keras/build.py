@@ -149,7 +149,7 @@ class LayerFactory:
         elif kind is not None:
             try:
                 config = {"name": name, "dtype": node.specs[0].dtype, **kind.write(node, params)}
-                return self.with_weights(kind.layer_class(len(shapes[0]) - 2), config, kind, node, None)
+                return self.with_weights(kind.layer_class(len(self.graph.spec(node.inputs[0]).dims) - 2), config, kind, node, None)
             except (KeyError, IndexError, TypeError, ValueError) as error:
                 raise no_layer_for(node) from error
         if node.op == "Dropout":

@@ -1,0 +1,67 @@
+"""A NodeDef's attributes as a configuration: plain values, made when they are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+__all__ = ["Attributes", "dtype_name"]
+
+REFERENCE = 100
+"""What TensorFlow adds to a dtype's number for a reference to a variable of it."""
+DTYPES: dict[int, str] = {}
+
+
+def dtype_name(number: int) -> str:
+    """The name of a dtype of the protocol buffers; `unknown` for 0 and for numbers that TensorFlow does not have."""
+    name = DTYPES.get(number)
+    if name is None:
+        try:
+            name = tf.as_dtype(number % REFERENCE).name if number else "unknown"
+        except TypeError:
+            name = "unknown"
+        DTYPES[number] = name
+    return name
+
+
+class Attributes(Mapping[str, Any]):
+    """The attributes of one NodeDef, without those that begin with an underscore and without a constant's value."""
+
+    __slots__ = ("_attributes",)
+
+    def __init__(self, attributes: Mapping[str, Any]) -> None:
+        self._attributes = attributes
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self._attributes:  # a protocol buffer's map makes what it is asked for
+            raise KeyError(key)
+        return plain(self._attributes[key])
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for key, value in sorted(self._attributes.items()) if key[:1] != "_" and value.WhichOneof("value") != "tensor")
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def plain(value: Any) -> Any:
+    """An AttrValue as a plain value: text, number, boolean, name of a dtype or function, shape as a tuple (None: of unknown rank), list."""
+    kind = value.WhichOneof("value")
+    if kind == "list":
+        fields = value.list.ListFields()
+        return [one(field.name, entry) for field, entries in fields for entry in entries]
+    return None if kind is None else one(kind, getattr(value, kind))
+
+
+def one(kind: str, value: Any) -> Any:
+    if kind == "s":
+        return value.decode() if value.isascii() else value  # a serialized protocol buffer stays bytes
+    if kind == "type":
+        return dtype_name(value)
+    if kind == "shape":
+        return None if value.unknown_rank else tuple(None if dim.size < 0 else dim.size for dim in value.dim)
+    if kind == "func":
+        return value.name
+    return value
