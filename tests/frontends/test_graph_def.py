@@ -132,18 +132,98 @@ def test_values_with_several_outputs():
     assert {use[1] for use in ((name, index) for name, index in graph.users[split.name].items())} == {0, 1}
 
 
-def test_shapes_that_follow_at_once_are_known_and_the_others_are_not():
-    definition = frozen(lambda x: tf.reshape(tf.nn.relu(x) + tf.ones((4,)), [-1, 2]), tf.TensorSpec((None, 4), tf.float32))
+IMAGE = tf.TensorSpec((None, 12, None, 4), tf.float32)
+KNOWN = tf.TensorSpec((2, 12, 9, 4), tf.float32)
+ROW = tf.TensorSpec((None, 6), tf.float32)
+K = tf.ones((3, 2, 4, 5))
+
+SHAPES = {
+    "conv, same": (lambda x: tf.nn.conv2d(x, K, 2, "SAME"), IMAGE),
+    "conv, valid": (lambda x: tf.nn.conv2d(x, K, [1, 3, 2, 1], "VALID", dilations=1), KNOWN),
+    "conv, dilated": (lambda x: tf.raw_ops.Conv2D(input=x, filter=K, strides=[1] * 4, padding="VALID", dilations=[1, 2, 3, 1]), KNOWN),
+    "conv, explicit": (lambda x: tf.nn.conv2d(x, K, 2, [[0, 0], [1, 2], [0, 3], [0, 0]]), KNOWN),
+    "conv, channels first": (lambda x: tf.nn.conv2d(tf.transpose(x, [0, 3, 1, 2]), K, 2, "VALID", data_format="NCHW"), KNOWN),
+    "depthwise": (lambda x: tf.nn.depthwise_conv2d(x, K, [1, 2, 2, 1], "SAME"), IMAGE),
+    "conv 3d": (lambda x: tf.nn.conv3d(x[:, None], tf.ones((1, 3, 3, 4, 2)), [1, 1, 2, 2, 1], "VALID"), KNOWN),
+    "conv 1d": (lambda x: tf.nn.conv1d(x[:, 0], tf.ones((3, 4, 2)), 2, "VALID"), KNOWN),
+    "transposed": (lambda x: tf.nn.conv2d_transpose(x, tf.ones((3, 3, 5, 4)), [2, 24, 18, 5], 2, "SAME"), KNOWN),
+    "pools": (lambda x: tf.nn.avg_pool2d(tf.nn.max_pool2d(x, [3, 2], [2, 1], "VALID"), 2, 2, "SAME"), IMAGE),
+    "more than there is": (lambda x: tf.nn.max_pool2d(x, 3, 2, "VALID"), tf.TensorSpec((1, 3, 3, 4), tf.float32)),
+    "batch norm": (lambda x: tf.compat.v1.nn.fused_batch_norm(x, *[tf.ones(4)] * 4, is_training=False)[0], IMAGE),
+    "pad": (lambda x: tf.pad(x, [[0, 0], [1, 2], [3, 0], [0, 0]]), IMAGE),
+    "mean": (lambda x: tf.reduce_mean(x, [1, -2]), IMAGE),
+    "mean, kept": (lambda x: tf.reduce_max(x, 1, keepdims=True), IMAGE),
+    "flatten": (lambda x: tf.reshape(x, [-1, 12 * 9 * 4]), KNOWN),
+    "reshape, unknown": (lambda x: tf.reshape(x, [-1, 6, 2]), IMAGE),
+    "reshape, packed": (lambda x: tf.reshape(x, tf.stack([tf.shape(x)[0], 3, 2])), ROW),
+    "squeeze": (lambda x: tf.squeeze(tf.expand_dims(x, -1)[:, None], [1]), IMAGE),
+    "squeeze, all": (lambda x: tf.squeeze(tf.expand_dims(x, 0)), KNOWN),
+    "concat": (lambda x: tf.concat([x, x[..., :2], x], -1), IMAGE),
+    "transpose": (lambda x: tf.transpose(x, [0, 3, 1, 2]), IMAGE),
+    "matmul": (lambda x: x @ tf.ones((6, 3)), ROW),
+    "matmul, turned": (lambda x: tf.matmul(x, tf.ones((3, 6)), transpose_b=True), ROW),
+    "matmul in a batch": (lambda x: x @ tf.ones((2, 1, 4, 7)), KNOWN),
+    "broadcast": (lambda x: x * tf.ones((12, 1, 1)) + tf.ones((5, 1, 12, 9, 1)), KNOWN),
+    "blocks": (lambda x: tf.batch_to_space(tf.space_to_batch(x, [2, 3], [[0, 0], [0, 0]]), [2, 3], [[0, 0], [0, 0]]), KNOWN),
+    "resize": (lambda x: tf.image.resize(x, [5, 7]), IMAGE),
+    "stack": (lambda x: tf.stack([x, x], 1), ROW),
+    "fill": (lambda x: x + tf.fill([3, 1, 6], 2.0), ROW),
+    "compare": (lambda x: tf.where(x > tf.ones((2, 1, 1)), x, 0.0), ROW),
+    "halves": (lambda x: tf.split(x, 2), KNOWN),
+    "slices": (lambda x: tf.concat([tf.reshape(x[..., 1:, None, ::2], [-1]), tf.reshape(x[:, 1:-1:3, ::-1, None, 3:], [-1])], 0), KNOWN),
+    "slice, unknown": (lambda x: x[0, 2:5, :, ::-2], IMAGE),
+    "no rank": (lambda x: tf.nn.relu(x) + 1.0, tf.TensorSpec(None, tf.float32)),
+}
+
+
+def shapes_of(definition):
+    """By TensorFlow's own inference."""
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(definition, name="")
+        return {op.name: [None if o.shape.rank is None else tuple(o.shape) for o in op.outputs] for op in graph.get_operations()}
+
+
+def assert_shapes_agree(definition, may_lack=0):
+    """Ours are TensorFlow's; where they are less, they lack at most so many."""
+    lacking = []
+    for name, theirs in shapes_of(definition).items():
+        ours = [spec.shape for spec in from_graph_def(definition, outputs=[]).nodes[name].specs]
+        assert len(ours) == len(theirs)
+        for mine, wanted in zip(ours, theirs, strict=True):
+            if mine is None or wanted is None:
+                lacking += [name] if wanted is not None else []
+                continue
+            assert len(mine) == len(wanted)
+            assert all(a is None or a == b for a, b in zip(mine, wanted, strict=True)), (name, mine, wanted)
+            lacking += [name] if mine != wanted else []
+    assert len(lacking) <= may_lack, lacking
+
+
+# without a rule of ours: the statistics of a fused batch norm, the parts of a split
+LACKING = {"batch norm": 5, "reshape, packed": 1, "halves": 4}
+
+
+@pytest.mark.parametrize("case", SHAPES)
+def test_shapes_are_those_that_tensorflow_infers(case):
+    call, signature = SHAPES[case]
+    assert_shapes_agree(frozen(call, signature), LACKING.get(case, 0))
+
+
+def test_all_shapes_of_a_network_are_known(mobilenet):
+    assert_shapes_agree(mobilenet)
+
+
+def test_an_operation_without_a_rule_gives_an_unknown_shape():
+    definition = frozen(lambda x: tf.nn.relu(tf.cumsum(x)), tf.TensorSpec((None, 4), tf.float32))
     specs = {node.op: node.specs[0] for node in from_graph_def(definition).nodes.values()}
-    assert specs["tf.Relu"] == specs["tf.AddV2"] == Spec((None, 4), "float32")
-    assert specs["tf.Reshape"] == Spec(None, "float32")
+    assert specs["tf.Cumsum"] == specs["tf.Relu"] == Spec(None, "float32")
 
 
 def test_shapes_that_the_file_tells_are_taken():
     graph = tf.Graph()
     with graph.as_default():
-        tf.reshape(tf.compat.v1.placeholder(tf.float32, (4, 3), "x"), [-1, 2], name="y")
-    assert from_graph_def(graph.as_graph_def(add_shapes=True)).nodes["y"].specs == (Spec((6, 2), "float32"),)
+        tf.cumsum(tf.compat.v1.placeholder(tf.float32, (4, 3), "x"), name="y")
+    assert from_graph_def(graph.as_graph_def(add_shapes=True)).nodes["y"].specs == (Spec((4, 3), "float32"),)
 
 
 def test_an_operation_that_is_not_known_here_is_opaque():

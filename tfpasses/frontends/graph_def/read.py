@@ -7,6 +7,7 @@ its NodeDef, which also holds its control inputs.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -60,7 +61,7 @@ def from_graph_def(
     for node in sort_keys(definitions, lambda key: [ref.node for ref in refs[key]]):
         one = definitions[node]
         known = [nodes[ref.node].specs[ref.index] for ref in refs[node]]
-        specs = output_specs(one, known, functions)
+        specs = output_specs(one, known, partial(element_of, refs[node], nodes, weights), functions)
         if specs is None:
             specs = (Spec(None, "unknown"),) * max(counts.get(node, 1), 1)
         if counts.get(node, 0) > len(specs):
@@ -132,6 +133,26 @@ def array_of(node: Any) -> Array:
     return array
 
 
+def element_of(inputs: Sequence[Ref], nodes: Mapping[str, Node], weights: Mapping[str, Array], place: int) -> Any:
+    """The elements of one of a node's inputs."""
+    return elements(inputs[place], nodes, weights)
+
+
+def elements(ref: Ref, nodes: Mapping[str, Node], weights: Mapping[str, Array], depth: int = 8) -> Any:
+    """The elements of a small value, as far as they are known before the graph is run; see `Values`."""
+    node = nodes[ref.node]
+    if depth == 0:
+        return None
+    if node.op == "Const" and weights[node.name].size <= SMALL:
+        return weights[node.name].tolist()
+    if node.op in ("tf.Identity", "tf.Cast"):
+        return elements(node.inputs[0], nodes, weights, depth - 1)
+    if node.op == "tf.Pack" and len(node.inputs) <= SMALL:
+        return [elements(part, nodes, weights, depth // 2) for part in node.inputs]
+    return None
+
+
+SMALL = 64
 MOST_REPEATED = 1 << 24
 """A constant may be stored as one element for all: up to so many."""
 

@@ -1,42 +1,34 @@
 """What is known of the values of a GraphDef without running TensorFlow's shape inference, which takes twenty times as long as reading
-the file: the number of outputs and their dtypes from the operation's definition, shapes where they follow at once.
+the file: the number of outputs and their dtypes from the operation's definition, shapes by rules of our own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from tensorflow.python.framework import op_def_registry
 
-from tfpasses.frontends.graph_def.attributes import dtype_name, plain
+from tfpasses.frontends.graph_def.attributes import dtype_name
+from tfpasses.frontends.graph_def.shapes import Values, proto_shape, shape_after
 from tfpasses.graph import GraphError, Spec
 
 __all__ = ["output_specs"]
 
-Dims = tuple[int | None, ...] | None
 MOST_OUTPUTS = 1 << 16
 
-SAME = (
-    *("Identity", "StopGradient", "PreventGradient", "CheckNumerics", "Cast", "BiasAdd", "Neg", "Abs", "Square", "Sqrt", "Rsqrt"),
-    *("Reciprocal", "Exp", "Log", "Erf", "Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Sigmoid", "Tanh", "Softplus", "Softmax"),
-)
-"""Operations that give their first input's shape."""
-BROADCAST = ("Add", "AddV2", "Sub", "Mul", "RealDiv", "Maximum", "Minimum", "SquaredDifference")
 
-
-def output_specs(node: Any, inputs: Sequence[Spec | None], functions: Mapping[str, Any]) -> tuple[Spec, ...] | None:
+def output_specs(node: Any, inputs: Sequence[Spec], values: Values, functions: Mapping[str, Any]) -> tuple[Spec, ...] | None:
     """The specs of a NodeDef's outputs, given those of its inputs; None for an operation that this TensorFlow does not know."""
     dtypes = output_dtypes(node, functions)
     if dtypes is None:
         return None
     told = node.attr["_output_shapes"].list.shape if "_output_shapes" in node.attr else ()
     if len(told) == len(dtypes):
-        return tuple(Spec(shape_of(shape), dtype) for shape, dtype in zip(told, dtypes, strict=True))
-    if len(dtypes) != 1:
-        return tuple([Spec(None, dtype) for dtype in dtypes])
-    return (Spec(shape_after(node, inputs), dtypes[0]),)
+        return tuple(Spec(proto_shape(shape), dtype) for shape, dtype in zip(told, dtypes, strict=True))
+    shape = shape_after(node, [spec.shape for spec in inputs], values) if dtypes else None
+    return tuple([Spec(shape if index == 0 else None, dtype) for index, dtype in enumerate(dtypes)])
 
 
 def output_dtypes(node: Any, functions: Mapping[str, Any]) -> list[str] | None:
@@ -78,46 +70,3 @@ def default_type(op: str, attribute: str) -> int:
         if entry.name == attribute:
             return int(entry.default_value.type)
     return 0
-
-
-def shape_of(shape: Any) -> Dims:
-    """A TensorShapeProto as a tuple."""
-    return None if shape.unknown_rank else tuple([None if dim.size < 0 else dim.size for dim in shape.dim])
-
-
-def shape_after(node: Any, inputs: Sequence[Spec | None]) -> Dims:
-    """The shape of a NodeDef's one output, where it follows from its kind."""
-    rule = RULES.get(node.op)
-    return None if rule is None else rule(node, [spec.shape if spec is not None else None for spec in inputs])
-
-
-def placeholder(node: Any, _: Sequence[Dims]) -> Dims:
-    return plain(node.attr["shape"]) if "shape" in node.attr else None
-
-
-def constant(node: Any, _: Sequence[Dims]) -> Dims:
-    return shape_of(node.attr["value"].tensor.tensor_shape)
-
-
-def first(_: Any, shapes: Sequence[Dims]) -> Dims:
-    return shapes[0] if shapes else None
-
-
-def broadcast(_: Any, shapes: Sequence[Dims]) -> Dims:
-    """NumPy's rule; a dimension beside an unknown one is the other, if that is not 1."""
-    if len(shapes) != 2:
-        return None
-    a, b = shapes
-    if a is None or b is None:
-        return None
-    rank = max(len(a), len(b))
-    pairs = zip((1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b, strict=True)
-    return tuple([y if x == 1 else x if y == 1 or x is not None else y for x, y in pairs])
-
-
-RULES: Mapping[str, Callable[[Any, Sequence[Dims]], Dims]] = {
-    "Placeholder": placeholder,
-    "Const": constant,
-    **dict.fromkeys(SAME, first),
-    **dict.fromkeys(BROADCAST, broadcast),
-}
