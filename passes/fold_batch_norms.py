@@ -27,7 +27,19 @@ from tfpasses.passes.folding.paths import (
     pads_zeros,
     scale_blocks,
 )
-from tfpasses.passes.folding.sites import NOT_FINITE, Fold, differs, finite_in, kernel_sharers, not_below, same_layer, stores, unsuitable
+from tfpasses.passes.folding.sites import (
+    NOT_FINITE,
+    Fold,
+    casts,
+    differs,
+    finite_in,
+    kernel_sharers,
+    loses_digits,
+    not_below,
+    same_layer,
+    unstorable,
+    unsuitable,
+)
 from tfpasses.passes.named_pairs import find_pair, layer_of, read_pairs
 from tfpasses.pattern import Match, Miss, Rule, RuleSet, op, repeated
 
@@ -131,13 +143,14 @@ class FoldBatchNorms(Pass):
         for fold in folds:
             if not fold.affine.shift.any():
                 continue
-            reason = blocks(fold.path, fold.linear, fold.affine, edit) or misplaces_bias(fold.linear, edit)
+            reason = blocks(fold.path, fold.affine) or misplaces_bias(fold.linear, edit)
             if reason or pads_zeros(fold.linear, edit):
                 return match.miss(reason or f"{fold.linear.name} pads with zeros, which the batch norm would shift", fold.bn)
         view, affine = LinearView.of(folds[0].linear, edit), folds[0].affine
         folded = fold_forward(view, affine) if affine.shift.any() else scale_forward(view, affine)
-        if not stores(folds, folded, edit):
-            return match.miss(f"the folded weights of {folds[0].linear.name} would not be finite", folds[0].bn)
+        reason = unstorable(folds, folded, edit)
+        if reason:
+            return match.miss(reason, folds[0].bn)
         edit.set_params([fold.linear for fold in folds], folded)
         note(folds, edit)
         for fold in folds:
@@ -156,16 +169,18 @@ class FoldBatchNorms(Pass):
                 return match.miss(
                     f"{int(dead.sum())} of its channels have scale 0, and their shift cannot go into {fold.linear.name}", fold.bn
                 )
-            if edit.spec(Ref(fold.bn.name)).dtype not in WIDE:
-                return match.miss(
-                    f"its shift cannot go into {fold.linear.name}; in {edit.spec(Ref(fold.bn.name)).dtype} a shift apart would lose",
-                    fold.bn,
-                )
+            dtypes = {edit.spec(ref).dtype for ref in (fold.bn.inputs[0], Ref(fold.bn.name))}
+            if len(dtypes) > 1 or not dtypes <= set(WIDE):
+                said = " and ".join(sorted(dtypes))
+                return match.miss(f"its shift cannot go into {fold.linear.name}; in {said} a shift apart would lose", fold.bn)
         folded = scale_forward(LinearView.of(folds[0].linear, edit), folds[0].affine)
         shifts = [shift_alone(Affine.of(fold.bn, edit)) for fold in folds]
-        standing = [finite_in(edit.spec(Ref(fold.bn.name)).dtype, shift) for fold, shift in zip(folds, shifts, strict=True)]
-        if not stores(folds, folded, edit) or not all(standing):
-            return match.miss(f"the folded weights of {folds[0].linear.name} would not be finite", folds[0].bn)
+        reason = unstorable(folds, folded, edit) or loses_digits(folds[0].linear, folds[0].affine, edit)
+        for fold, shift in zip(folds, shifts, strict=True):
+            if not finite_in(edit.spec(Ref(fold.bn.name)).dtype, shift):
+                reason = reason or "its shift over its scale would not be finite"
+        if reason:
+            return match.miss(reason, folds[0].bn)
         edit.set_params([fold.linear for fold in folds], folded)
         note(folds, edit)
         for fold, shift in zip(folds, shifts, strict=True):
@@ -180,13 +195,13 @@ class FoldBatchNorms(Pass):
         if inner.config.get("training"):
             return match.miss(f"{inner.name} is called with training=True, so it has no fixed scale and shift", inner)
         if self.only:
-            return match.miss(f"only= does not name {inner.name}:{outer.name}")
+            return match.miss(f"only= takes pairs of a linear layer and a batch norm, and {inner.name} lies below {outer.name}")
         specs = [edit.spec(Ref(node.name)) for node in (inner, outer)]
         if specs[0].dtype != specs[1].dtype or (inner.config["axis"] - outer.config["axis"]) % len(specs[1].dims):
-            return match.miss(f"{inner.name} normalises another axis, or computes in another dtype")
+            return match.miss(f"{inner.name} normalises another axis than {outer.name}, or computes in another dtype")
         shared = [name for key in outer.params.values() for name in edit.weight_users[key] if name != outer.name]
         if shared:
-            return match.miss(f"it shares its weights with {shared[0]}")
+            return match.miss(f"{outer.name} shares its weights with {shared[0]}")
         if not affine.finite or not Affine.of(inner, edit).finite:
             return match.miss(NOT_FINITE)
         merged = merged_params(inner, affine, edit)
@@ -212,10 +227,9 @@ class FoldBatchNorms(Pass):
             groups.setdefault(fold.linear.params[LinearView.of(fold.linear, edit).kernel_slot], []).append(fold)
         new = [fold_backward(LinearView.of(group[0].linear, edit), group[0].affine) for group in groups.values()]
         for group, folded in zip(groups.values(), new, strict=True):
-            if not stores(group, folded, edit):
-                return match.miss(
-                    f"the folded weights of {group[0].linear.name} would not be finite in {edit.spec(Ref(group[0].linear.name)).dtype}"
-                )
+            reason = unstorable(group, folded, edit)
+            if reason:
+                return match.miss(reason)
         for group, folded in zip(groups.values(), new, strict=True):
             edit.set_params([fold.linear for fold in group], folded)
         note(folds, edit)
@@ -248,7 +262,7 @@ class FoldBatchNorms(Pass):
             if isinstance(channels, Unclear):
                 return match.miss(channels.reason, bn)
             fold = Fold(node, bn, path, Affine.of(bn, edit).of_channels(channels))
-            reason = self.refused(node, bn) or unsuitable(fold, edit) or scale_blocks(path, node, fold.affine, edit)
+            reason = self.refused(node, bn) or unsuitable(fold, edit) or casts(fold, edit) or scale_blocks(path, fold.affine)
             if bn.config.get("training"):
                 reason = "it is called with training=True, so it has no fixed scale and shift"
             reason = reason or differs(fold, folds[0] if folds else fold)
@@ -268,9 +282,10 @@ class FoldBatchNorms(Pass):
         standing = [node for node in edit.nodes.values() if node.op == "BatchNorm"]
         reasons = {bn.name: self.why_it_stays(bn, rules, declined, edit) for bn in standing}
         for linear, norm in pairs:
-            for bn in standing:
-                if layer_of(bn) == norm:
-                    raise PassError(f"only={self.only!r}: {linear}:{norm} cannot fold: {reasons[bn.name]}")
+            stay = [] if folded_somewhere(linear, norm, edit) else [bn for bn in standing if layer_of(bn) == norm]
+            if stay:
+                near = next((bn for bn in stay if linear in map(layer_of, [*below(bn, edit), *above(bn, edit)])), stay[0])
+                raise PassError(f"only={self.only!r}: {linear}:{norm} cannot fold: {reasons[near.name]}")
         if self.standalone == "affine":
             RuleSet([Rule.of("standalone", BATCH_NORM, standalone)]).rewrite(edit, context.on_rewrite)
         for bn in standing:
@@ -294,6 +309,8 @@ class FoldBatchNorms(Pass):
             path = list(above(bn, edit))
             top = path[-1] if path else bn
             found = (miss("scale", top) or miss("forward", top)) if path and has_trait(top, "linear") else None
+            if path and top.op == "BatchNorm":
+                found = miss("merge", top)
             reasons.append(found.reason if found is not None else why_not_above(top, edit))
         elif "forward" in by_name and not reasons:
             reasons.append("it is called with training=True, so it has no fixed scale and shift")
@@ -311,6 +328,16 @@ def remedy(bn: Node, edit: Edit) -> str:
     if bn.config.get("training"):
         return "leave training= to the model's call"
     return "standalone=affine makes it a multiply-add" if can_stand_alone(bn, Affine.of(bn, edit), edit) else ""
+
+
+def folded_somewhere(linear: str, norm: str, edit: Edit) -> bool:
+    """Whether a batch norm of one layer was folded together with a linear node of another."""
+    before = edit.source.nodes
+    return any(
+        any(name in before and layer_of(before[name]) == linear for name in rewrite.changed)
+        and any(name in before and layer_of(before[name]) == norm for name in rewrite.removed)
+        for rewrite in edit.journal
+    )
 
 
 def why_not_above(top: Node, edit: Edit) -> str:

@@ -79,8 +79,8 @@ class Result:
         return tuple(rewrite for record in self.journal for rewrite in record.journal)
 
     def detached(self) -> Result:
-        """The same without the journal, and with the graph as it is read from the new model: nothing in it keeps the model that went
-        in, or its weights, in memory.
+        """The same without the journal, and with the graph as it is read from the new model: nothing in it keeps the Keras model that
+        went in, or its weights, in memory. Of a graph that went in only the journal is let go: a graph keeps the model it was read from.
         """
         if isinstance(self.model, Graph):
             return attrs.evolve(self, journal=())

@@ -27,7 +27,11 @@ def standalone(match: Match, edit: Edit) -> Miss | None:
 
 
 def can_stand_alone(bn: Node, affine: Affine, edit: Edit) -> bool:
-    """Whether a batch norm can be a multiply-add: in half precision it computes in float32 and rounds once, a multiply-add does not."""
+    """Whether a batch norm can be a multiply-add: in half precision it computes in float32 and rounds once, a multiply-add does not;
+    and a mask that it hands on would be lost.
+    """
+    if bn.config.get("masked"):
+        return False
     dtypes = {edit.spec(ref).dtype for ref in (bn.inputs[0], Ref(bn.name))}
     return len(dtypes) == 1 and dtypes <= set(WIDE) and affine.finite and not bn.config.get("training")
 

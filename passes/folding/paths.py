@@ -12,6 +12,7 @@ from tfpasses.passes.folding.arithmetic import Affine
 from tfpasses.pattern import OpPattern, op
 
 __all__ = [
+    "KEEP_CHANNELS",
     "MOVES",
     "MOVING",
     "QUIET",
@@ -29,6 +30,7 @@ __all__ = [
 
 POOLS = ("AvgPool", "GlobalAvgPool", "MaxPool", "GlobalMaxPool")
 ENDS = ("Pad", "Crop")
+KEEP_CHANNELS = POOLS + ENDS
 MIN_IMAGE_RANK = 3
 MOVES = ("Flatten", "Reshape")
 
@@ -41,14 +43,14 @@ def _passing(*names: str) -> OpPattern:
 
 def is_passing(node: Node) -> bool:
     """Whether a node is a no-op, or moves or joins the elements of a channel."""
-    return node.op in (*POOLS, *ENDS, *MOVES) or has_trait(node, "inference_identity")
+    return node.op in (*KEEP_CHANNELS, *MOVES) or has_trait(node, "inference_identity")
 
 
 QUIET = _passing()
 """No-ops."""
-THROUGH = _passing(*POOLS, *ENDS)
+THROUGH = _passing(*KEEP_CHANNELS)
 """No-ops, and what keeps channels apart."""
-MOVING = _passing(*POOLS, *ENDS, *MOVES)
+MOVING = _passing(*KEEP_CHANNELS, *MOVES)
 """The same, and what moves channels: what it does to them is asked by `in_channels`."""
 
 
@@ -73,24 +75,20 @@ def above(node: Node, edit: Edit) -> Iterator[Node]:
             return
 
 
-def scale_blocks(path: list[Node], linear: Node, affine: Affine, edit: Edit) -> str:
+def scale_blocks(path: list[Node], affine: Affine) -> str:
     """Why a scale does not pass through the nodes of a path, or nothing."""
     for node in path:
-        if node.op in POOLS + ENDS:
-            rank = len(edit.spec(node.inputs[0]).dims)
-            if channel_axis(node, rank) != channel_axis(linear, rank):
-                return f"{node.name} takes another axis for the channels than {linear.name}"
         if node.op in ("MaxPool", "GlobalMaxPool") and (affine.scale < 0).any():
             return f"{node.name} takes the largest value, and {int((affine.scale < 0).sum())} of the channels have a negative scale"
     return ""
 
 
-def blocks(path: list[Node], linear: Node, affine: Affine, edit: Edit) -> str:
+def blocks(path: list[Node], affine: Affine) -> str:
     """Why a scale and a shift do not pass through the nodes of a path, or nothing."""
     for node in path:
-        if node.op == "Pad" and affine.shift.any():
+        if node.op == "Pad" and affine.shift.any() and any(any(pair) for pair in node.config["padding"]):
             return f"{node.name} pads with zeros, which the batch norm would shift"
-    return scale_blocks(path, linear, affine, edit)
+    return scale_blocks(path, affine)
 
 
 def pads_zeros(linear: Node, edit: Edit) -> bool:
@@ -148,7 +146,7 @@ def in_channels(bn: Node, path: list[Node], linear: Node, edit: Edit) -> Array |
                 sizes = [size or 0 for size in here]
                 numbers = np.broadcast_to(np.arange(sizes[axis - 1]).reshape(places), sizes)
             numbers = numbers.reshape([size or -1 for size in edit.spec(Ref(node.name)).dims[1:]])
-        elif node.op in POOLS + ENDS:
+        elif node.op in KEEP_CHANNELS:
             if numbers is not None:
                 return Unclear(f"{node.name} takes channels together that were moved before it")
             rank = len(edit.spec(node.inputs[0]).dims)

@@ -7,11 +7,23 @@ from collections.abc import Iterator, Sequence
 import attrs
 import numpy as np
 
-from tfpasses.graph import Array, Edit, LinearView, Node, Ref
+from tfpasses.graph import Array, Edit, LinearView, Node, Ref, channel_axis
 from tfpasses.passes.folding.arithmetic import Affine
-from tfpasses.passes.folding.paths import blocks, misplaces_bias
+from tfpasses.passes.folding.paths import KEEP_CHANNELS, blocks, misplaces_bias
 
-__all__ = ["NOT_FINITE", "Fold", "differs", "finite_in", "kernel_sharers", "not_below", "same_layer", "stores", "unsuitable"]
+__all__ = [
+    "NOT_FINITE",
+    "Fold",
+    "casts",
+    "differs",
+    "finite_in",
+    "kernel_sharers",
+    "loses_digits",
+    "not_below",
+    "same_layer",
+    "unstorable",
+    "unsuitable",
+]
 
 NOT_FINITE = "its weights, or the scale or shift they give, are not finite (NaN, infinity, or a negative variance)"
 
@@ -51,9 +63,11 @@ def differs(fold: Fold, first: Fold) -> str:
 
 def unsuitable(fold: Fold, edit: Edit) -> str:
     """Why this pair cannot fold in either direction, or nothing."""
-    dtypes = [edit.spec(Ref(node.name)).dtype for node in (fold.bn, fold.linear)]
-    if dtypes[0] != dtypes[1]:
-        return f"it computes in {dtypes[0]}, {fold.linear.name} in {dtypes[1]}"
+    dtype = edit.spec(Ref(fold.bn.name)).dtype
+    for node in (fold.linear, *fold.path):
+        other = edit.spec(Ref(node.name)).dtype
+        if other != dtype:
+            return f"it computes in {dtype}, {node.name} in {other}"
     if not fold.affine.finite:
         return NOT_FINITE
     if not all(finite(array) for array in edit.params(fold.linear).values()):
@@ -66,13 +80,41 @@ def not_below(fold: Fold, edit: Edit) -> str:
     view, rank = LinearView.of(fold.linear, edit), len(edit.spec(Ref(fold.bn.name)).dims)
     if fold.bn.config["axis"] % rank != view.channel_axis(rank):
         return f"it normalises axis {fold.bn.config['axis']}; the channels of {fold.linear.name} are on axis {view.channel_axis(rank)}"
-    return blocks(fold.path, fold.linear, fold.affine, edit) or misplaces_bias(fold.linear, edit)
+    for node in fold.path:
+        rank = len(edit.spec(node.inputs[0]).dims)
+        if node.op in KEEP_CHANNELS and channel_axis(node, rank) != view.channel_axis(rank):
+            return f"{node.name} takes another axis for the channels than {fold.linear.name}"
+    return blocks(fold.path, fold.affine) or misplaces_bias(fold.linear, edit)
 
 
-def stores(folds: Sequence[Fold], folded: dict[str, Array], edit: Edit) -> bool:
-    """Whether new weights are numbers, as stored and in the dtypes that their layers compute in."""
-    dtypes = {edit.spec(Ref(fold.linear.name)).dtype for fold in folds}
-    return all(finite_in(dtype, array) for dtype in dtypes for array in folded.values())
+def casts(fold: Fold, edit: Edit) -> str:
+    """Why what a batch norm reads cannot be read by the next node in its place, or nothing: the batch norm casts it."""
+    read, given = (edit.spec(ref).dtype for ref in (fold.bn.inputs[0], Ref(fold.bn.name)))
+    if read == given or ("float" in read and not fold.path):  # a linear layer casts as the batch norm did
+        return ""
+    return f"it reads {read} and gives {given}, a cast that nothing else would do"
+
+
+def unstorable(folds: Sequence[Fold], folded: dict[str, Array], edit: Edit) -> str:
+    """Why new weights cannot be stored, or computed with in the dtypes of their layers, or nothing."""
+    for dtype in sorted({edit.spec(Ref(fold.linear.name)).dtype for fold in folds}):
+        if not all(finite_in(dtype, array) for array in folded.values()):
+            return f"the folded weights of {folds[0].linear.name} would not be finite in {dtype}"
+    return ""
+
+
+def loses_digits(linear: Node, affine: Affine, edit: Edit) -> str:
+    """Why a kernel cannot take a scale whose inverse is applied before it, or nothing: what it loses by underflow comes back large."""
+    dtype = edit.spec(Ref(linear.name)).dtype
+    least = float(np.abs(affine.scale[affine.scale != 0]).min(initial=np.inf))
+    largest = float(np.abs(LinearView.of(linear, edit).in_kernel).max(initial=0.0))
+    if 0 < least * largest < SMALLEST[dtype]:
+        return f"the folded weights of {linear.name} would be too small for {dtype}: the smallest scale is {least:.2g}"
+    return ""
+
+
+SMALLEST = {"float32": 2.0**-102, "float64": 2.0**-969}
+"""What a weight must have to keep all its digits: the smallest number that TensorFlow does not flush to zero, over the unit roundoff."""
 
 
 def finite_in(dtype: str, array: Array) -> bool:

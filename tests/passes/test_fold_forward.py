@@ -486,3 +486,57 @@ def test_a_given_pair_that_cannot_fold_is_an_error(pairs, reason):
 def test_pairs_that_are_none_are_refused_before_anything_runs(options):
     with pytest.raises(PipelineError, match="only="):
         folded(both_ways(), options)
+
+
+def test_a_pair_folds_whose_batch_norm_has_another_use_elsewhere():
+    x = keras.Input(IMAGE, name="x")
+    shared = bn("b")
+    m = bite(keras.Model(x, [shared(conv("c1")(x)), shared(L.ReLU(name="r")(x))]))
+    assert rules(folded(m, '{only="c1:b"}')) == ["backward"]
+
+
+def test_a_pair_whose_batch_norm_folds_nowhere_is_told_of_its_own_place():
+    x = keras.Input(IMAGE, name="x")
+    shared = bn("b")
+    m = bite(keras.Model(x, [shared(L.ReLU(name="r")(x)), shared(L.ReLU(name="s")(conv("c1")(x)))]))
+    with pytest.raises(PassError, match=r"c1:b cannot fold: not backward: [rs]: it is Relu"):
+        folded(m, '{only="c1:b"}')
+
+
+# what is said
+
+
+def test_zero_padding_of_no_width_pads_nothing():
+    assert_folds(model(lambda x: bn()(L.ZeroPadding2D(0)(conv()(x)))), "backward")
+    assert_folds(model(lambda x: conv()(L.ZeroPadding2D(0)(bn()(x)))), "forward")
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        [lambda: L.GlobalAveragePooling1D(data_format="channels_first")],
+        [lambda: L.AveragePooling1D(2, data_format="channels_first"), L.Flatten],
+    ],
+)
+def test_the_channels_are_followed_through_a_pool_that_has_them_on_another_axis_than_the_dense_layer(between):
+    def build(x):
+        y = bn(axis=1)(x)
+        for layer in between:
+            y = layer()(y)
+        return L.Dense(3)(y)
+
+    m = model(build, (4, 6))
+    result = tfpasses.run(m, "fold-batch-norms")
+    assert rules(result) == ["forward"]
+
+
+def test_a_batch_norm_below_another_says_why_the_two_do_not_merge():
+    remarks = missed(model(lambda x: L.ReLU()(bn("upper")(bn("lower", axis=1)(x)))))
+    assert remarks["lower"].endswith("not forward: lower normalises another axis than upper, or computes in another dtype")
+
+
+def test_a_value_given_out_twice_keeps_its_name_both_times():
+    x = keras.Input(IMAGE, name="x")
+    y = bn("bn")(conv("c")(x))
+    result = folded(bite(keras.Model(x, [y, y])))
+    assert result.model.output_names == ["bn", "bn"] and not result.remarks

@@ -31,7 +31,7 @@ class Use:
         """What two uses must have in common to leave as calls of one layer."""
         owner = self.main.owner
         layer = f"{owner.layer}:{owner.part}" if owner is not None else f"new {self.main.name}"
-        config = {key: value for key, value in self.main.config.items() if key != "training"}
+        config = own_config(self.main)
         return f"{layer} {self.main.op} {format_value(config)} {sorted(self.main.params.items())} {self.activation is not None}"
 
 
@@ -205,12 +205,16 @@ class LayerFactory:
         return args, kwargs
 
 
+def own_config(node: Node) -> dict[str, Any]:
+    """A node's configuration without what its call decides."""
+    return {key: value for key, value in node.config.items() if key not in ("training", "masked")}
+
+
 def expressible(node: Node, kind: Kind, source: Any) -> bool:
     """Whether a layer of the source's class can say what the node's configuration says: it says so already, or it is the class that
     the vocabulary's operation is written as.
     """
-    config = {key: value for key, value in node.config.items() if key != "training"}
-    return config == dict(kind.read(source)) or type(source) in KINDS[node.op].classes
+    return own_config(node) == dict(kind.read(source)) or type(source) in KINDS[node.op].classes
 
 
 def no_layer_for(node: Node) -> UnsupportedModelError:

@@ -129,8 +129,12 @@ class Reader:
         self.nodes[layer.name] = Node(layer.name, "Input", config=config, specs=(spec_of(tensor),), owner=Owner(layer.name, 0, layer))
         return str(layer.name)
 
-    def add_model(self, model: Any, scope: str, path: str, inputs: Sequence[Ref], training: bool | None = None) -> list[Ref]:
-        """Inline a functional model called on `inputs`. `scope` names this use of it, `path` the model, `training` what the call said."""
+    def add_model(
+        self, model: Any, scope: str, path: str, inputs: Sequence[Ref], training: bool | None = None, masked: bool = False
+    ) -> list[Ref]:
+        """Inline a functional model called on `inputs`. `scope` names this use of it, `path` the model, `training` what the call said;
+        `masked` is whether it was called on values with masks.
+        """
         functional = functional_graph(model)
         if isinstance(model, keras.Sequential):
             self.unnamed.update(id(operation) for operation in functional.operations if not isinstance(operation, keras.Layer))
@@ -142,12 +146,14 @@ class Reader:
                     if id(call.outputs[0]) not in values:
                         raise UnsupportedModelError(f"layer {call.operation.name} takes no input of the model; give it one")
                     continue
-                for tensor, ref in zip(call.outputs, self.add_call(call, scope, path, values, training), strict=True):
+                for tensor, ref in zip(call.outputs, self.add_call(call, scope, path, values, training, masked), strict=True):
                     values[id(tensor)] = ref
         return [values[id(tensor)] for tensor in functional._outputs]
 
-    def add_call(self, call: Any, scope: str, path: str, values: Mapping[int, Ref], context: bool | None) -> list[Ref]:
-        """Inline one call of a layer, an operation or a nested model."""
+    def add_call(
+        self, call: Any, scope: str, path: str, values: Mapping[int, Ref], context: bool | None, masked: bool = False
+    ) -> list[Ref]:
+        """Inline one call of a layer, an operation or a nested model; `context` and `masked` say how the model around it was called."""
         operation = call.operation
         inputs: list[Ref] = []
 
@@ -161,6 +167,7 @@ class Reader:
         if kind is not None and kind.op in JOINS and len({len(tensor.shape) for tensor in call.arguments.keras_tensors}) > 1:
             kind = None  # layers broadcast other ranks in their own way, not as the vocabulary does
         kwargs = dict(call.arguments.kwargs)
+        masked = masked or any(getattr(tensor, "_keras_mask", None) is not None for tensor in call.arguments.keras_tensors)
         training = effective_training(operation, kwargs, context)
         matters = isinstance(operation, MASK_MATTERS) or (training and isinstance(operation, keras.layers.BatchNormalization))
         if kind is not None and (kwargs.get("mask") is None or not matters):
@@ -176,28 +183,38 @@ class Reader:
         name = f"{scope}{local}" + (f"#{number}" if number else "")
         layer = self.paths.setdefault(id(operation), f"{path}{local}")
         if is_model(operation) and id(operation) not in self.opaque:
-            return self.add_nested(operation, name, layer, border_of(operation, form, inputs), training)
+            return self.add_nested(operation, name, layer, border_of(operation, form, inputs), training, masked)
         owner = Owner(layer, use, operation)
         specs = tuple(spec_of(tensor) for tensor in call.outputs)
         if kind is not None:
-            return [self.add_layer(kind, name, owner, inputs, form, specs, training)]
+            return [self.add_layer(kind, name, owner, inputs, form, specs, training, masked)]
         if not isinstance(operation, keras.Layer):
             return self.add_operation(name, owner, inputs, form, specs)
         return self.add_opaque(name, owner, inputs, form, specs, training)
 
-    def add_nested(self, model: Any, name: str, layer: str, border: Border, training: bool | None) -> list[Ref]:
-        outputs = self.add_model(model, f"{name}/", f"{layer}/", border.inputs, training)
+    def add_nested(self, model: Any, name: str, layer: str, border: Border, training: bool | None, masked: bool) -> list[Ref]:
+        outputs = self.add_model(model, f"{name}/", f"{layer}/", border.inputs, training, masked)
         self.scopes[name] = Scope(layer, model, border.inputs, tuple(outputs), border.form)
         return outputs
 
     def add_layer(
-        self, kind: Any, name: str, owner: Owner, inputs: list[Ref], form: Call, specs: tuple[Spec, ...], training: bool | None
+        self,
+        kind: Any,
+        name: str,
+        owner: Owner,
+        inputs: list[Ref],
+        form: Call,
+        specs: tuple[Spec, ...],
+        training: bool | None,
+        masked: bool,
     ) -> Ref:
         """A layer of the table: one node, and one more for a non-linear `activation=`."""
         layer = owner.source
         config = dict(kind.read(layer))
         if training is not None and not (kind.op == "BatchNorm" and not layer.trainable):  # frozen, it uses its statistics even so
             config["training"] = training
+        if masked and kind.op == "BatchNorm":
+            config["masked"] = True  # it hands the mask on, which another operation in its place may not
         function = None if isinstance(layer, keras.layers.Activation) else getattr(layer, "activation", None)
         params = {}
         for slot, attribute in kind.weights.items():

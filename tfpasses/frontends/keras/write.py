@@ -123,6 +123,8 @@ class Writer:
         """Nested model's path -> the use that it was written from, and the model."""
         self.masks = Masks()
         self.names = FinalNames(graph)
+        self.named: dict[tuple[int, str], Tensor] = {}
+        """(Output, by id, and its name) -> the Identity that gives it that name."""
 
     def write_level(self, inside: str, values: dict[Ref, Tensor], fetches: tuple[Ref, ...]) -> list[Tensor]:
         """Write the nodes of one model (`inside` is its scope's path with a slash, empty at the top) and give its outputs."""
@@ -246,7 +248,10 @@ class Writer:
         """Keras names an output after its last layer. Where that layer is gone, an Identity of its name stands at the end."""
         if tensor._keras_history.operation.name == name:
             return tensor
+        if (id(tensor), name) in self.named:  # one value, given out twice
+            return self.named[id(tensor), name]
         if name in self.factory.names.get(level, ()):
             self.note(f"output {name} is now named {tensor._keras_history.operation.name}: another layer has its old name")
             return tensor
-        return keras.layers.Identity(name=self.factory.unique(name, level), dtype=tensor.dtype)(tensor)
+        self.named[id(tensor), name] = keras.layers.Identity(name=self.factory.unique(name, level), dtype=tensor.dtype)(tensor)
+        return self.named[id(tensor), name]
