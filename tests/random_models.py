@@ -162,6 +162,8 @@ class Growth:
     read: set[int] = attrs.field(factory=set)
     calls: list[tuple[Any, tuple[Any, ...]]] = attrs.field(factory=list)
     """What was called on a tensor: the tensor, and one or two layers with the arguments of their calls."""
+    last: Any = None
+    """What the last of these calls gave."""
 
     @classmethod
     def of(cls, plan: Plan, inputs: Iterable[Any]) -> Growth:
@@ -254,11 +256,11 @@ def layer_of(plan: Plan, step: Any, shape: tuple[int | None, ...]) -> Any:
 def run(growth: Growth, layers: Sequence[tuple[Any, dict[str, Any]]], x: Any) -> Any:
     """Call layers one after the other."""
     for layer, arguments in layers:
-        before = growth.calls[-1] if growth.calls and growth.tensors[-1] is x else None
+        before = growth.calls[-1] if growth.last is x else None
         if before is not None and len(before[1]) == 1:
             growth.calls.append((before[0], (*before[1], (layer, arguments))))
         growth.calls.append((x, ((layer, arguments),)))
-        x = growth.call(layer, x, **arguments)
+        x = growth.last = growth.call(layer, x, **arguments)
     return x
 
 
