@@ -72,7 +72,8 @@ class FoldBatchNorms(Pass):
 
     A batch norm stays, with a remark that says why, where a value between is used elsewhere or is an output, where an activation lies
     between, where a shared kernel's uses would not all fold alike, where it normalises another axis than the channels, where it is
-    called with training=True, where it computes in another dtype, or where a weight is not finite.
+    called with training=True, where it, or something on the way, computes in another dtype, where it alone makes floats of integers, or
+    where a weight is not finite. One that hands a Keras mask on becomes no multiply-add.
 
     Leaves `ChannelStats(beta, |gamma|)` on the output of a layer folded into backward.
     """

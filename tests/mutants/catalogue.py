@@ -16,6 +16,7 @@ class Mutant(NamedTuple):
 
 
 FOLD = ("tests/passes/test_fold_kinds.py", "tests/passes/test_fold_not.py", "tests/passes/test_fold_shared.py")
+CASTS = ("tests/passes/test_fold_casts.py",)
 FORWARD = ("tests/passes/test_fold_forward.py",)
 GRAPH, PATTERN, MANAGER = ("tests/graph",), ("tests/pattern",), ("tests/manager",)
 KERAS = ("tests/frontends/test_isolation.py", "tests/frontends/test_folding.py", "tests/frontends/test_rewrites.py")
@@ -94,8 +95,8 @@ MUTANTS = (
     Mutant(
         "zero padding layer ignored",
         "passes/folding/paths.py",
-        'if node.op == "Pad" and affine.shift.any():',
-        "if False:",
+        'if node.op == "Pad" and affine.shift.any() and any(',
+        "if False and any(",
         (*FOLD, *FORWARD),
     ),
     Mutant(
@@ -125,6 +126,16 @@ MUTANTS = (
         "(ref, Ref(constant.name))",
         FORWARD,
     ),
+    Mutant("cast by a batch norm ignored", "passes/folding/sites.py", "if read == given or", "if True or", CASTS),
+    Mutant(
+        "dtype on the way ignored",
+        "passes/folding/sites.py",
+        "for node in (fold.linear, *fold.path):",
+        "for node in (fold.linear,):",
+        CASTS,
+    ),
+    Mutant("mask lost by a multiply-add", "passes/folding/multiply_add.py", 'if bn.config.get("masked"):', "if False:", CASTS),
+    Mutant("underflow of a scale alone ignored", "passes/folding/sites.py", "if 0 < least * largest <", "if 0 < 0 <", CASTS),
     Mutant("given pairs ignored", "passes/fold_batch_norms.py", "if self.only and not any(", "if False and not any(", FORWARD),
     # the machinery
     Mutant(
