@@ -14,30 +14,36 @@ __all__ = ["Affine", "fold_backward", "fold_forward", "merged_params", "scale_fo
 
 @attrs.frozen(eq=False)
 class Affine:
-    """A batch norm at inference: y = scale·x + shift per channel, float64, with the statistics of its output."""
+    """A batch norm at inference: y = scale·x + shift per channel, float64."""
 
     scale: Array
     shift: Array
-    stats: ChannelStats
+    gamma: Array
+    beta: Array
     finite: bool
     """Whether every parameter, and every channel's scale and shift, is a number."""
+
+    @property
+    def stats(self) -> ChannelStats:
+        """The statistics of the batch norm's output, on the data that it was trained on."""
+        return ChannelStats(self.beta, np.abs(self.gamma))
 
     @classmethod
     def of(cls, node: Node, graph: Any) -> Affine:
         """scale = gamma / sqrt(variance + epsilon), shift = beta - mean·scale; absent gamma is 1, absent beta 0."""
         params = {slot: np.asarray(array, np.float64) for slot, array in graph.params(node).items()}
         mean, variance = params["mean"], params["variance"]
-        gamma, beta = params.get("gamma", np.ones_like(mean)), params.get("beta", np.zeros_like(mean))
+        gamma = params["gamma"] if "gamma" in params else np.ones_like(mean)
+        beta = params["beta"] if "beta" in params else np.zeros_like(mean)
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             scale = gamma / np.sqrt(variance + float(node.config["epsilon"]))
             shift = beta - mean * scale
             finite = bool(np.isfinite(scale + shift + variance).all())  # gamma, beta and mean show in the first two
-        return cls(scale, shift, ChannelStats(beta, np.abs(gamma)), finite)
+        return cls(scale, shift, gamma, beta, finite)
 
     def of_channels(self, channels: slice | Array) -> Affine:
         """The same for some of the channels, in the order given."""
-        stats = ChannelStats(self.stats.mean[channels], self.stats.std[channels])
-        return Affine(self.scale[channels], self.shift[channels], stats, self.finite)
+        return Affine(self.scale[channels], self.shift[channels], self.gamma[channels], self.beta[channels], self.finite)
 
 
 def fold_backward(linear: LinearView, affine: Affine) -> dict[str, Array]:

@@ -29,8 +29,8 @@ MUTANTS = (
     Mutant(
         "raw gamma sign in the statistics",
         "passes/folding/arithmetic.py",
-        "ChannelStats(beta, np.abs(gamma))",
-        "ChannelStats(beta, gamma)",
+        "ChannelStats(self.beta, np.abs(self.gamma))",
+        "ChannelStats(self.beta, self.gamma)",
         FOLD,
     ),
     Mutant("sign of the mean", "passes/folding/arithmetic.py", "shift = beta - mean * scale", "shift = beta + mean * scale", FOLD),
