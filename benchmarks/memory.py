@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def keras_writes(path: str) -> None:
     print(status("VmHWM") - before)
 
 
-JOBS = {"make": make, "run": run_in_python, "reads": keras_reads, "writes": keras_writes}
+JOBS: dict[str, Callable[..., None]] = {"make": make, "run": run_in_python, "reads": keras_reads, "writes": keras_writes}
 
 
 # what the parent does; it stays small, since a child's peak begins with its parent's size
@@ -183,4 +184,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("job", nargs="*", help="what a child process is to do; without: everything")
     job = parser.parse_args().job
-    sys.exit(JOBS[job[0]](*job[1:]) if job else main())  # type: ignore[operator]
+    if not job:
+        sys.exit(main())
+    JOBS[job[0]](*job[1:])

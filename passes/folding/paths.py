@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import attrs
@@ -23,12 +24,16 @@ __all__ = [
     "blocks",
     "in_channels",
     "is_passing",
+    "loses_shift",
     "misplaces_bias",
     "pads_zeros",
     "scale_blocks",
 ]
 
 POOLS = ("AvgPool", "GlobalAvgPool", "MaxPool", "GlobalMaxPool")
+MOST_AVERAGED = 16
+"""Adding n equal numbers one by one, every step within one binade rounds the same way, so that the sum is off by up to n/4 units. Beyond
+so many elements that is more than rounding explains where a shift is added after the average."""
 ENDS = ("Pad", "Crop")
 KEEP_CHANNELS = POOLS + ENDS
 MIN_IMAGE_RANK = 3
@@ -81,6 +86,29 @@ def scale_blocks(path: list[Node], affine: Affine) -> str:
         if node.op in ("MaxPool", "GlobalMaxPool") and (affine.scale < 0).any():
             return f"{node.name} takes the largest value, and {int((affine.scale < 0).sum())} of the channels have a negative scale"
     return ""
+
+
+def loses_shift(path: list[Node], affine: Affine, edit: Edit) -> str:
+    """Why a shift is better added after the nodes of a path than before them, or nothing: an average sums it up as often as it has
+    elements.
+    """
+    for node in path:
+        if node.op not in ("AvgPool", "GlobalAvgPool") or not affine.shift.any():
+            continue
+        count = averaged(node, edit)
+        if count is None or count > MOST_AVERAGED:
+            return f"{node.name} averages {count or 'an unknown number of'} elements, where a shift that each of them holds loses digits"
+    return ""
+
+
+def averaged(node: Node, edit: Edit) -> int | None:
+    """Of how many elements an average pool gives the mean; None where that is not known."""
+    if node.op == "AvgPool":
+        return int(math.prod(node.config["pool_size"]))
+    shape = edit.spec(node.inputs[0]).dims
+    axis = channel_axis(node, len(shape))
+    sizes = [size for place, size in enumerate(shape) if place not in (0, axis)]
+    return None if None in sizes else math.prod(size for size in sizes if size is not None)
 
 
 def blocks(path: list[Node], affine: Affine) -> str:

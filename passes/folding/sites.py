@@ -8,8 +8,9 @@ import attrs
 import numpy as np
 
 from tfpasses.graph import Array, Edit, LinearView, Node, Ref, channel_axis
+from tfpasses.manager.rounding import smallest, unit
 from tfpasses.passes.folding.arithmetic import Affine
-from tfpasses.passes.folding.paths import KEEP_CHANNELS, blocks, misplaces_bias
+from tfpasses.passes.folding.paths import KEEP_CHANNELS, blocks, loses_shift, misplaces_bias
 
 __all__ = [
     "NOT_FINITE",
@@ -84,7 +85,7 @@ def not_below(fold: Fold, edit: Edit) -> str:
         rank = len(edit.spec(node.inputs[0]).dims)
         if node.op in KEEP_CHANNELS and channel_axis(node, rank) != view.channel_axis(rank):
             return f"{node.name} takes another axis for the channels than {fold.linear.name}"
-    return blocks(fold.path, fold.affine) or misplaces_bias(fold.linear, edit)
+    return blocks(fold.path, fold.affine) or loses_shift(fold.path, fold.affine, edit) or misplaces_bias(fold.linear, edit)
 
 
 def casts(fold: Fold, edit: Edit) -> str:
@@ -105,16 +106,12 @@ def unstorable(folds: Sequence[Fold], folded: dict[str, Array], edit: Edit) -> s
 
 def loses_digits(linear: Node, affine: Affine, edit: Edit) -> str:
     """Why a kernel cannot take a scale whose inverse is applied before it, or nothing: what it loses by underflow comes back large."""
-    dtype = edit.spec(Ref(linear.name)).dtype
+    spec = edit.spec(Ref(linear.name))
     least = float(np.abs(affine.scale[affine.scale != 0]).min(initial=np.inf))
     largest = float(np.abs(LinearView.of(linear, edit).in_kernel).max(initial=0.0))
-    if 0 < least * largest < SMALLEST[dtype]:
-        return f"the folded weights of {linear.name} would be too small for {dtype}: the smallest scale is {least:.2g}"
+    if 0 < least * largest < smallest(spec) / unit(spec):
+        return f"the folded weights of {linear.name} would be too small for {spec.dtype}: the smallest scale is {least:.2g}"
     return ""
-
-
-SMALLEST = {"float32": 2.0**-102, "float64": 2.0**-969}
-"""What a weight must have to keep all its digits: the smallest number that TensorFlow does not flush to zero, over the unit roundoff."""
 
 
 def finite_in(dtype: str, array: Array) -> bool:

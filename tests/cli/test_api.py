@@ -76,6 +76,7 @@ def test_a_detached_result_is_saved_as_the_result_itself(model, tmp_path):
         tfpasses.save(one, tmp_path / f"{name}.keras", facts=tmp_path / f"{name}.npz")
     whole, detached = (tfpasses.load(tmp_path / f"{name}.keras", tmp_path / f"{name}.npz") for name in ("whole", "detached"))
     assert (whole.digest, whole.facts.keys()) == (detached.digest, detached.facts.keys())
+    assert all(same(fact, detached.facts[key]) for key, fact in whole.facts.items())
 
 
 def test_a_detached_result_of_a_graph_has_its_graph(graph):

@@ -132,6 +132,14 @@ MUST_NOT = {
         lambda x: norm()(L.MaxPooling2D(name="pool")(L.Conv2D(16, 3, name="linear")(x))),
         "pool takes the largest value, and 7 of the channels have a negative scale",
     ),
+    "average of many": (
+        lambda x: norm()(L.GlobalAveragePooling2D(name="pool")(conv()(x))),
+        "pool averages 64 elements, where a shift that each of them holds loses digits",
+    ),
+    "average of a large window": (
+        lambda x: norm()(L.AveragePooling2D(5, name="pool")(conv()(x))),
+        "pool averages 25 elements, where a shift that each of them holds loses digits",
+    ),
     "concatenation": (lambda x: norm()(L.Concatenate(name="cat")([conv()(x), x])), "x: it is Input, not a linear op"),
     "addition": (two_branches, "add: it is Add, not a linear op"),
     "flatten": (lambda x: norm()(L.Flatten(name="flat")(conv()(x))), "flat: it is Flatten, not a linear op"),

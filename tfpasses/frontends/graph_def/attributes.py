@@ -7,7 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
-__all__ = ["Attributes", "dtype_name"]
+__all__ = ["Attributes", "Dims", "dtype_name", "plain", "proto_shape"]
+
+Dims = tuple[int | None, ...] | None
 
 REFERENCE = 100
 """What TensorFlow adds to a dtype's number for a reference to a variable of it."""
@@ -24,6 +26,11 @@ def dtype_name(number: int) -> str:
             name = "unknown"
         DTYPES[number] = name
     return name
+
+
+def proto_shape(shape: Any) -> Dims:
+    """A TensorShapeProto as a tuple; None where the rank is not known."""
+    return None if shape.unknown_rank else tuple([None if dim.size < 0 else dim.size for dim in shape.dim])
 
 
 class Attributes(Mapping[str, Any]):
@@ -61,7 +68,7 @@ def one(kind: str, value: Any) -> Any:
     if kind == "type":
         return dtype_name(value)
     if kind == "shape":
-        return None if value.unknown_rank else tuple(None if dim.size < 0 else dim.size for dim in value.dim)
+        return proto_shape(value)
     if kind == "func":
         return value.name
     return value

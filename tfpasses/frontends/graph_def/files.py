@@ -10,13 +10,12 @@ import tensorflow as tf
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError, EncodeError
 
+from tfpasses.frontends.graph_def.write import MOST_BYTES
 from tfpasses.graph import UnsupportedModelError, atomic_write
 
 __all__ = ["SUFFIXES", "load_graph_def", "save_graph_def"]
 
 SUFFIXES = (".pb", ".pbtxt")
-MOST_BYTES = (1 << 31) - 1
-"""What a protocol buffer can hold."""
 
 
 def load_graph_def(path: str | Path) -> Any:

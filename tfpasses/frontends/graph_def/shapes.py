@@ -8,20 +8,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tfpasses.frontends.graph_def.attributes import plain
+from tfpasses.frontends.graph_def.attributes import Dims, plain, proto_shape
 
-__all__ = ["Dims", "Values", "proto_shape", "shape_after"]
+__all__ = ["Values", "shape_after"]
 
-Dims = tuple[int | None, ...] | None
 Values = Callable[[int], Any]
 """The elements of an input that is a vector (or a number) known as the graph is read, as nested lists with None for those that are
 not; None where nothing is known of them."""
 Rule = Callable[[Any, Sequence[Dims], Values], Dims]
-
-
-def proto_shape(shape: Any) -> Dims:
-    """A TensorShapeProto as a tuple."""
-    return None if shape.unknown_rank else tuple([None if dim.size < 0 else dim.size for dim in shape.dim])
 
 
 def shape_after(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:

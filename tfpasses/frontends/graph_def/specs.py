@@ -10,8 +10,8 @@ from typing import Any
 
 from tensorflow.python.framework import op_def_registry
 
-from tfpasses.frontends.graph_def.attributes import dtype_name
-from tfpasses.frontends.graph_def.shapes import Values, proto_shape, shape_after
+from tfpasses.frontends.graph_def.attributes import dtype_name, proto_shape
+from tfpasses.frontends.graph_def.shapes import Values, shape_after
 from tfpasses.graph import GraphError, Spec
 
 __all__ = ["output_specs"]

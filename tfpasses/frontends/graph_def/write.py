@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfpasses.frontends.graph_def.read import Source
 from tfpasses.graph import Graph, Node, Ref, UnsupportedModelError
 
-__all__ = ["to_graph_def"]
+__all__ = ["MOST_BYTES", "to_graph_def"]
 
 MOST_BYTES = (1 << 31) - 1
 """What a protocol buffer can hold."""
