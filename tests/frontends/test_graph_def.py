@@ -290,8 +290,8 @@ def test_a_node_that_was_taken_out_is_waited_for_no_more():
 def test_what_no_tensorflow_operation_is_said_to_be_is_not_written():
     graph = from_graph_def(build(placeholder("x"), relu("y", "x")))
     edit = Edit(graph, "add")
-    edit.replace(edit.nodes["y"], edit.add(Node("z", "Relu", (Ref("x"),), {"max_value": None}, specs=graph.nodes["y"].specs)))
-    with pytest.raises(UnsupportedModelError, match=r"^node z: Relu cannot be written as a TensorFlow operation$"):
+    edit.replace(edit.nodes["y"], edit.add(Node("z", "keras.LSTM", (Ref("x"),), specs=graph.nodes["y"].specs)))
+    with pytest.raises(UnsupportedModelError, match=r"^node z: keras.LSTM cannot be written as TensorFlow operations$"):
         to_graph_def(edit.freeze())
 
 

@@ -97,11 +97,29 @@ def test_a_changed_node_remembers_what_it_was_read_as():
     assert edit.change(edit.nodes["n1"], op="Tanh").origin == ("n1",)
 
 
-@pytest.mark.parametrize("field", ["name", "inputs"])
-def test_change_takes_neither_name_nor_inputs(field):
+def test_change_gives_no_other_name():
     edit = Edit(chain("Relu"))
-    with pytest.raises(GraphError, match="neither name nor inputs"):
-        edit.change(edit.nodes["n1"], **{field: ()})
+    with pytest.raises(GraphError, match="gives no other name"):
+        edit.change(edit.nodes["n1"], name="n2")
+
+
+def test_a_node_may_be_changed_to_other_inputs_and_back():
+    edit = Edit(chain("Relu", "Relu"))
+    edit.change(edit.nodes["n2"], op="Add", inputs=(Ref("x"), Ref("x")))
+    assert edit.users["n1"] == {} and edit.users["x"] == {("n1", 0): 0, ("n2", 0): 0, ("n2", 1): 0}
+    edit.rollback()
+    assert edit.users["n1"] == {("n2", 0): 0} and edit.users["x"] == {("n1", 0): 0}
+    edit.change(edit.nodes["n2"], inputs=())
+    assert edit.commit("rule", "n2").touched == ("n2", "n1")
+    with pytest.raises(GraphError, match="node n2: input gone is not in the graph"):
+        edit.change(edit.nodes["n2"], inputs=(Ref("gone"),))
+
+
+def test_a_node_may_be_changed_to_an_input_that_comes_later():
+    edit = Edit(chain("Relu", "Relu"))
+    late = edit.add(node("late", "Tanh", "x"))
+    edit.change(edit.nodes["n1"], inputs=(Ref(late.name),))
+    assert list(edit.freeze().nodes) == ["x", "late", "n1", "n2"]
 
 
 def test_a_removed_node_is_not_changed():
@@ -423,11 +441,13 @@ def random_edit(edit, data):
     draw = lambda values: data.draw(st.sampled_from(values))  # noqa: E731
     values = [Ref(name, i) for name in names for i in range(len(edit.nodes[name].specs))]
     this = edit.nodes[draw([name for name in names if edit.nodes[name].op.startswith("my.")] or names)]
-    match draw(["add", "change", "set_params", "set_group", "redirect", "set_input", "remove", "replace", "fact"]):
+    match draw(["add", "change", "change_inputs", "set_params", "set_group", "redirect", "set_input", "remove", "replace", "fact"]):
         case "add":
             edit.add(node(edit.fresh_name(draw(["m", "a"])), "my.Add", *data.draw(st.lists(st.sampled_from(values), max_size=3))))
         case "change":
             edit.change(this, params=draw([{}, {"kernel": "k"}, {"kernel": "b", "bias": "b"}, {"bias": "b"}]))
+        case "change_inputs":
+            edit.change(this, inputs=tuple(data.draw(st.lists(st.sampled_from(values), max_size=3))))
         case "set_params":
             edit.set_params(this, {draw(["kernel", "bias"]): np.ones(3)})
         case "set_group":

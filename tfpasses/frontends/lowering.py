@@ -91,6 +91,11 @@ def _conv_transpose(node: Node, inputs: Sequence[Tensor], params: Mapping[str, T
     x, kernel, config = inputs[0], params["kernel"], node.config
     plain = Node(node.name, node.op, config={**config, "data_format": "channels_last"})
     shape = infer_shape(plain, [tuple(x.shape)], {"kernel": tuple(kernel.shape)})
+    if None in (shape or ()):  # while it is traced, not run
+        sizes = infer_shape(plain, [tuple(_sizes(x))], {"kernel": tuple(kernel.shape)}) if None not in x.shape[1:] else None
+        if sizes is None:
+            raise ValueError(f"node {node.name}: a transposed convolution of an image of unknown size has no fixed output shape")
+        shape = tf.stack(sizes)
     for axis, rate in enumerate(config["dilation"]):
         if rate > 1:  # zeros between the taps
             size = kernel.shape[axis]
@@ -191,6 +196,11 @@ def _joined(function: Callable[[Tensor, Tensor], Tensor]) -> Rule:
     return lambda node, inputs, params: reduce(function, inputs)
 
 
+def _sizes(x: Tensor) -> list[Any]:
+    """The sizes of the axes: numbers where they are known, tensors where they are not yet."""
+    return [tf.shape(x)[place] if size is None else size for place, size in enumerate(x.shape)]
+
+
 def _hard_sigmoid(x: Tensor) -> Tensor:
     return tf.clip_by_value(x / 6 + tf.cast(0.5, x.dtype), 0, 1)
 
@@ -226,6 +236,6 @@ LOWERING: Mapping[str, Rule] = {
     "GlobalAvgPool": _global_pool(tf.reduce_mean),
     "Identity": _of_each(tf.identity),
     "Dropout": _of_each(tf.identity),
-    "Flatten": lambda node, inputs, params: tf.reshape(inputs[0], [inputs[0].shape[0], -1]),
-    "Reshape": lambda node, inputs, params: tf.reshape(inputs[0], [inputs[0].shape[0], *node.config["target_shape"]]),
+    "Flatten": lambda node, inputs, params: tf.reshape(inputs[0], [_sizes(inputs[0])[0], -1]),
+    "Reshape": lambda node, inputs, params: tf.reshape(inputs[0], [_sizes(inputs[0])[0], *node.config["target_shape"]]),
 }

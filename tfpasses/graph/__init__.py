@@ -8,6 +8,7 @@ from tfpasses.graph.evaluator import Evaluator, Run
 from tfpasses.graph.facts import ChannelStats, Fact
 from tfpasses.graph.facts_file import load_facts, save_facts
 from tfpasses.graph.files import WriteError, atomic_write
+from tfpasses.graph.functions import Body, Functions
 from tfpasses.graph.graph import OUTPUT, Array, Graph, Scope
 from tfpasses.graph.journal import Rewrite, follow
 from tfpasses.graph.linear import LinearView
@@ -15,18 +16,21 @@ from tfpasses.graph.node import Node, Owner
 from tfpasses.graph.ops import TRAITS, VOCABULARY, Op, has_trait, ops_with_trait
 from tfpasses.graph.shapes import channel_axis
 from tfpasses.graph.values import Call, Ref, Slot, Spec
+from tfpasses.graph.view import View
 
 __all__ = [
     "OUTPUT",
     "TRAITS",
     "VOCABULARY",
     "Array",
+    "Body",
     "Call",
     "ChannelStats",
     "Edit",
     "Evaluator",
     "Fact",
     "FactsError",
+    "Functions",
     "Graph",
     "GraphError",
     "LinearView",
@@ -42,6 +46,7 @@ __all__ = [
     "Spec",
     "TfpassesError",
     "UnsupportedModelError",
+    "View",
     "WriteError",
     "atomic_write",
     "channel_axis",

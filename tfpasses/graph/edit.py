@@ -120,11 +120,19 @@ class Edit:
         return node
 
     def change(self, node: Node, **fields: Any) -> Node:
-        """Change fields of a node (not its name or inputs). Gives the changed node."""
-        if "name" in fields or "inputs" in fields:
-            raise GraphError(f"node {node.name}: `change` takes neither name nor inputs; use `redirect` or `set_input`")
+        """Change fields of a node (not its name). Gives the changed node."""
+        if "name" in fields:
+            raise GraphError(f"node {node.name}: `change` gives no other name; add a node and `replace` this one by it")
         current = self._current(node)
         changed = current.but(**{"origin": current.origin or (current.name,), "made_by": self.made_by, **fields})
+        if "inputs" in fields:
+            for ref in changed.inputs:
+                if ref.node not in self.nodes:
+                    raise GraphError(f"node {node.name}: input {ref} is not in the graph")
+            for position, ref in enumerate(current.inputs):
+                del self._uses(ref.node)[node.name, position]
+            for position, ref in enumerate(changed.inputs):
+                self._uses(ref.node)[node.name, position] = ref.index
         self._before.setdefault(node.name, current)
         self.nodes[node.name] = changed
         if "params" in fields:

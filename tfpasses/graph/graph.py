@@ -11,6 +11,7 @@ import attrs
 import numpy as np
 
 from tfpasses.graph.facts import Fact, FactKey
+from tfpasses.graph.functions import Functions
 from tfpasses.graph.node import EMPTY, Node
 from tfpasses.graph.values import Ref, Slot, Spec
 
@@ -70,6 +71,8 @@ class Graph:
     name: str = "graph"
     source: Any = None
     """What the frontend needs to write the same kind of model."""
+    functions: Functions | None = None
+    """The functions that nodes may call, where the frontend has such."""
 
     @cached_property
     def users(self) -> Users:

@@ -65,7 +65,8 @@ VOCABULARY: Mapping[str, Op] = {
     entry.name: entry
     for entry in (
         _op("Input", "a graph input"),
-        _op("Const", "a constant array", slots="value"),
+        _op("Const", "a constant array, or the value of a variable that nothing writes", slots="value"),
+        _op("Variable", "the handle of a variable, whose value is the weight that its configuration names"),
         _op("Conv", "convolution, 1-D to 3-D; kernel [k.., in/groups, out]", slots=_KERNEL, traits="linear"),
         _op(
             "DepthwiseConv",

@@ -36,18 +36,19 @@ def proto_shape(shape: Any) -> Dims:
 class Attributes(Mapping[str, Any]):
     """The attributes of one NodeDef, without those that begin with an underscore and without a constant's value."""
 
-    __slots__ = ("_attributes",)
+    __slots__ = ("of",)
 
-    def __init__(self, attributes: Mapping[str, Any]) -> None:
-        self._attributes = attributes
+    def __init__(self, node: Any) -> None:
+        self.of = node
 
     def __getitem__(self, key: str) -> Any:
-        if key not in self._attributes:  # a protocol buffer's map makes what it is asked for
+        attributes = self.of.attr
+        if key not in attributes:  # a protocol buffer's map makes what it is asked for
             raise KeyError(key)
-        return plain(self._attributes[key])
+        return plain(attributes[key])
 
     def __iter__(self) -> Iterator[str]:
-        return (key for key, value in sorted(self._attributes.items()) if key[:1] != "_" and value.WhichOneof("value") != "tensor")
+        return (key for key, value in sorted(self.of.attr.items()) if key[:1] != "_" and value.WhichOneof("value") != "tensor")
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

@@ -1,14 +1,15 @@
 """Reading a GraphDef: every NodeDef becomes a node, in an order in which producers come first; constants become weights.
 
-Operations keep their names with the prefix `tf.` and are opaque; `Placeholder` is an `Input`, `Const` a `Const`. A node's `owner.source` is
-its NodeDef, which also holds its control inputs.
+Operations keep their names with the prefix `tf.` and are opaque; `Placeholder` is an `Input`, `Const` a `Const`, a variable's handle a
+`Variable`. A node's `owner.source` is its NodeDef, which also holds its control inputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 import numpy as np
@@ -19,27 +20,59 @@ from tfpasses.frontends.graph_def.specs import output_specs
 from tfpasses.graph import Array, Graph, GraphError, Node, Owner, Ref, Slot, Spec
 from tfpasses.graph.order import sort_keys
 
-__all__ = ["Source", "from_graph_def"]
+__all__ = ["Container", "Source", "Variable", "from_graph_def"]
 
-NOT_RESULTS = frozenset({"Input", "Const", "tf.NoOp", "tf.Assert", "tf.SaveV2", "tf.RestoreV2"})
+NOT_RESULTS = frozenset({"Input", "Const", "Variable", "tf.NoOp", "tf.Assert", "tf.SaveV2", "tf.RestoreV2"})
 """What nothing reads without being a result."""
 
 
 @attrs.frozen(eq=False)
+class Variable:
+    """A variable that nodes of a GraphDef read."""
+
+    name: str
+    """Its key among the graph's weights."""
+    value: Array
+    trainable: bool = True
+
+
+@attrs.frozen(eq=False)
 class Source:
-    """The GraphDef that a graph was read from, and its nodes as they were read."""
+    """What a graph was read from."""
 
     definition: Any
+    """The GraphDef."""
     nodes: Mapping[str, Node]
+    """Its nodes as they were read."""
+    arrays: dict[str, Array]
+    """Every constant and variable as it was read, by its key among the weights."""
+    variables: Mapping[str, Variable]
+    """By the name of the node that is its handle."""
+    container: Container | None = None
+    """What the GraphDef lay in; None where it came alone."""
+
+
+class Container(Protocol):
+    """What holds a GraphDef with its variables: a function, a SavedModel, a session."""
+
+    def rebuilt(self, written: Any) -> Any:
+        """A new one of the same kind, around what `write` gave."""
+        ...
 
 
 def from_graph_def(
-    definition: Any, inputs: Sequence[str] | None = None, outputs: Sequence[str] | None = None, name: str = "graph_def"
+    definition: Any,
+    inputs: Sequence[str] | None = None,
+    outputs: Sequence[str] | None = None,
+    name: str = "graph_def",
+    variables: Mapping[str, Variable] | None = None,
+    container: Container | None = None,
 ) -> Graph:
-    """Read a frozen `tf.compat.v1.GraphDef`. Nothing is changed; large constants are not copied.
+    """Read a `tf.compat.v1.GraphDef`. Nothing is changed; large constants are not copied.
 
     `inputs` are names of placeholders, without them all, in order. `outputs` are values (`node`, `node:1`); without them those of
-    `Identity`, `Identity_1`, .. as TensorFlow names the results of a function, or of the one node that nothing reads.
+    `Identity`, `Identity_1`, .. as TensorFlow names the results of a function, or of the one node that nothing reads. `variables` are
+    those that are known, by the names of their handles.
 
     Raises `GraphError`, one line, where a name is missing or taken twice, an input does not exist, the nodes form a cycle, or the outputs
     must be named.
@@ -55,6 +88,7 @@ def from_graph_def(
             if text[:1] == "^" and text[1:] not in definitions:
                 raise GraphError(f"node {node}: its control input {text} does not exist")
     functions = {function.signature.name: function for function in definition.library.function}
+    handles = dict(variables or {})
     counts = least_outputs(refs.values())
     nodes: dict[str, Node] = {}
     weights: dict[str, Array] = {}
@@ -67,13 +101,16 @@ def from_graph_def(
         if counts.get(node, 0) > len(specs):
             raise GraphError(f"node {node}: output {counts[node] - 1} is read, {one.op} gives {len(specs)}")
         owner = Owner(node, 0, one)
-        if one.op == "Const":
+        if node in handles:
+            weights[handles[node].name] = handles[node].value
+            nodes[node] = Node(node, "Variable", tuple(refs[node]), {"weight": handles[node].name}, specs=specs, owner=owner)
+        elif one.op == "Const":
             weights[node] = array_of(one)
             nodes[node] = Node(node, "Const", (), params={"value": node}, specs=specs, owner=owner)
         elif one.op == "Placeholder":
             nodes[node] = Node(node, "Input", (), specs=specs, owner=owner)
         else:
-            nodes[node] = Node(node, f"tf.{one.op}", tuple(refs[node]), Attributes(one.attr), specs=specs, owner=owner)
+            nodes[node] = Node(node, f"tf.{one.op}", tuple(refs[node]), Attributes(one), specs=specs, owner=owner)
     fed = list(inputs) if inputs is not None else [node.name for node in nodes.values() if node.op == "Input"]
     for node in fed:
         if node not in nodes or nodes[node].op != "Input":
@@ -89,7 +126,7 @@ def from_graph_def(
         output_structure=[Slot(index) for index in range(len(results))],
         output_names=tuple(map(str, results)),
         name=name,
-        source=Source(definition, nodes),
+        source=Source(definition, nodes, dict(weights), handles, container),
     )
 
 
@@ -157,7 +194,7 @@ MOST_REPEATED = 1 << 24
 """A constant may be stored as one element for all: up to so many."""
 
 
-def guess_outputs(nodes: Mapping[str, Node], read: Container[str]) -> list[Ref]:
+def guess_outputs(nodes: Mapping[str, Node], read: AbstractSet[str]) -> list[Ref]:
     """The values of the Identities that TensorFlow puts behind a function's results; without such, of the only node that nothing reads."""
     ends = [node for node in nodes.values() if node.name not in read and node.specs and node.op not in NOT_RESULTS]
     named = [node for node in ends if node.op == "tf.Identity" and node.name.partition("_")[0] == "Identity"]

@@ -1,66 +1,267 @@
-"""Writing a graph as a GraphDef: a node that nobody touched leaves as the NodeDef it came from."""
+"""Writing a graph as a GraphDef: what nobody touched leaves as the NodeDefs it came from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import attrs
+import numpy as np
 import tensorflow as tf
 
-from tfpasses.frontends.graph_def.read import Source
-from tfpasses.graph import Graph, Node, Ref, UnsupportedModelError
+from tfpasses.frontends.graph_def.lower import lowered, value_name
+from tfpasses.frontends.graph_def.node_defs import bias_add, const, handle, identity, read_variable
+from tfpasses.frontends.graph_def.read import Source, Variable
+from tfpasses.graph import Array, Graph, Node, Ref, UnsupportedModelError, View
 
-__all__ = ["MOST_BYTES", "to_graph_def"]
+__all__ = ["MOST_BYTES", "Written", "to_graph_def", "write"]
 
 MOST_BYTES = (1 << 31) - 1
 """What a protocol buffer can hold."""
 
 
+@attrs.frozen(eq=False)
+class Written:
+    """A graph as a GraphDef, with the variables it reads."""
+
+    definition: Any
+    inputs: tuple[str, ...]
+    """The placeholders' names."""
+    outputs: tuple[str, ...]
+    """The values' names, as `node:0`."""
+    variables: Mapping[str, Variable]
+    """Those that the GraphDef reads, with their values now, by the names of their handles."""
+
+
 def to_graph_def(graph: Graph) -> Any:
     """A new `tf.compat.v1.GraphDef` that computes this graph, nodes in the graph's order; versions and functions as they were read.
 
-    Raises `UnsupportedModelError` for a graph that was not read from a GraphDef, for a canonical node that stands for no NodeDef, and
-    beyond the 2 GB that a GraphDef can hold.
+    Raises `UnsupportedModelError` for a graph that was not read from a GraphDef, that reads variables (write the kind it was read from),
+    or beyond the 2 GB that a GraphDef can hold.
     """
+    written = write(graph)
+    if written.variables:
+        first = next(iter(written.variables.values())).name
+        raise UnsupportedModelError(
+            f"graph {graph.name}: reads variables ({first}, ..), which a GraphDef does not hold; write a SavedModel"
+        )
+    return written.definition
+
+
+def write(graph: Graph) -> Written:
+    """The graph's GraphDef and variables. Raises `UnsupportedModelError`; see `to_graph_def`."""
     if not isinstance(graph.source, Source):
         raise UnsupportedModelError(f"graph {graph.name} was not read from a GraphDef")
-    size = sum(array.nbytes for array in graph.weights.values())
-    if size > MOST_BYTES:
-        raise UnsupportedModelError(f"graph {graph.name}: its constants take {size} bytes; a GraphDef holds at most {MOST_BYTES}")
-    read, source = graph.source.nodes, graph.source.definition
-    definition = tf.compat.v1.GraphDef()
-    for field in ("versions", "library"):
-        if source.HasField(field):
-            getattr(definition, field).CopyFrom(getattr(source, field))
-    gone = read.keys() - graph.nodes.keys()
-    for name, node in graph.nodes.items():
-        as_read = read.get(name) is node and not (gone and any(text[1:] in gone for text in source_of(node).input if text[:1] == "^"))
-        definition.node.append(source_of(node) if as_read else changed(node, read, graph))
-    return definition
+    return Writer(graph, graph.source).written()
 
 
-def source_of(node: Node) -> Any:
-    """The NodeDef that a node was read from."""
-    assert node.owner is not None
-    return node.owner.source
+class Writer:
+    """Collects the NodeDefs of a graph."""
+
+    def __init__(self, graph: Graph, source: Source) -> None:
+        self.graph = graph
+        self.source = source
+        self.nodes: dict[str, Any] = {}
+        """The NodeDefs by name."""
+        self.variables: dict[str, Variable] = {}
+        self.handles = {variable.name: name for name, variable in source.variables.items()}
+        self.arrays: dict[str, str] = {}
+        """Key of a weight that is new -> the node that gives its value."""
+        self.taken = {*source.nodes, *graph.nodes}
+        for node in graph.nodes.values():
+            if node.owner is not None and isinstance(node.owner.source, View):
+                self.taken.update(one.name for one in node.owner.source.sources)
+
+    def written(self) -> Written:
+        """All of it."""
+        graph = self.graph
+        for node in graph.nodes.values():
+            source = None if node.owner is None else node.owner.source
+            if isinstance(source, View):
+                self.write_view(node, source)
+            elif source is not None and is_as(node, source):
+                self.write_source(node, node.inputs)
+            else:
+                self.write_anew(node)
+        outputs = [self.output(ref, name) for ref, name in zip(graph.outputs, graph.output_names, strict=True)]
+        self.drop_waiting_for_the_gone()
+        self.drop_unread_captures()
+        size = sum(one.ByteSize() for one in self.nodes.values() if one.op == "Const")
+        if size > MOST_BYTES:
+            raise UnsupportedModelError(f"graph {graph.name}: its constants take {size} bytes; a GraphDef holds at most {MOST_BYTES}")
+        definition = tf.compat.v1.GraphDef()
+        for field in ("versions", "library"):
+            if self.source.definition.HasField(field):
+                getattr(definition, field).CopyFrom(getattr(self.source.definition, field))
+        definition.node.extend(self.nodes.values())
+        for name, variable in self.source.variables.items():
+            if name in self.nodes:
+                value = graph.weights.get(variable.name, variable.value)
+                self.variables[name] = attrs.evolve(variable, value=value.reshape(variable.value.shape))
+        return Written(definition, graph.inputs, tuple(outputs), self.variables)
+
+    def output(self, ref: Ref, name: str) -> str:
+        """The value of a graph output, under the name that it had."""
+        if name and name != value_name(ref) and ":" not in name and name in self.source.nodes:
+            if name in self.nodes:
+                raise UnsupportedModelError(f"output {name}: {ref} stands for it, but a node of the name {name} is there still")
+            self.nodes[name] = identity(name, value_name(ref), self.graph.spec(ref).dtype)
+            ref = Ref(name)
+        return f"{ref.node}:{ref.index}"
+
+    # a node as it was read, or as a view
+
+    def write_view(self, node: Node, view: View) -> None:
+        """The sources that a raised node stands for; the node anew where it is not as it was raised."""
+        extra = node.params.keys() - view.params.keys()
+        same = (
+            node.op == view.op
+            and (node.config is view.config or dict(node.config) == dict(view.config))
+            and all(node.params.get(slot) == key for slot, key in view.params.items())
+            and extra <= {"bias"}
+            and all(self.graph.weights[key] is array for key, array in view.derived.items())
+        )
+        if not same:
+            self.write_anew(node)
+            return
+        anew = {old: new for old, new in zip(view.inputs, node.inputs, strict=True) if old != new}
+        root = self.fresh(f"{node.name}/without_bias") if extra else node.name
+        for one in view.sources:
+            inputs = tuple([anew.get(ref, ref) for ref in one.inputs]) if anew else one.inputs
+            self.write_source(one, inputs, root if one.name == node.name else one.name)
+        if extra:
+            self.keep(bias_add(node, root, self.param(node, "bias"), self.graph.spec(Ref(node.name))))
+
+    def write_source(self, node: Node, inputs: tuple[Ref, ...], name: str = "") -> None:
+        """The NodeDef that a node was read from, on these inputs, with its constant as it is now."""
+        name = name or node.name
+        if name in self.nodes:
+            return
+        assert node.owner is not None
+        source = node.owner.source
+        texts = None if inputs is node.inputs and self.source.nodes.get(node.name) is node else list(map(value_name, inputs))
+        if texts is not None and texts == [text for text in source.input if text[:1] != "^"]:
+            texts = None
+        array = None
+        if source.op == "Const":
+            key = node.params["value"]
+            now = self.graph.weights.get(key)
+            if now is not None and now is not self.source.arrays.get(key):
+                array = now
+        if texts is None and array is None and name == source.name:
+            self.nodes[name] = source
+            return
+        new = type(source)()
+        new.CopyFrom(source)
+        new.name = name
+        if texts is not None:
+            control = [text for text in source.input if text[:1] == "^"]
+            del new.input[:]
+            new.input.extend([*texts, *control])
+        if array is not None:
+            shape = [dim.size for dim in source.attr["value"].tensor.tensor_shape.dim]
+            new.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(np.asarray(array).reshape(shape)))
+        self.nodes[name] = new
+
+    # new nodes
+
+    def write_anew(self, node: Node) -> None:
+        """A node that passes made, or changed beyond what its sources can express."""
+        if node.op == "Const":
+            self.keep(const(node.name, self.graph.weights[node.params["value"]]))
+            return
+        params = {slot: self.param(node, slot) for slot in node.params}
+        for one in lowered(node, self.graph, params, self.fresh):
+            self.keep(one)
+
+    def param(self, node: Node, slot: str) -> str:
+        """The name of a node that gives the value of a parameter."""
+        key = node.params[slot]
+        if key in self.arrays:
+            return self.arrays[key]
+        array = self.graph.weights[key]
+        reads = self.handles.get(key)
+        source = self.source.nodes.get(key)
+        if reads is not None and self.source.variables[reads].value.shape == array.shape:
+            name = self.read(reads, array, key)
+        elif source is not None and source.op == "Const" and self.source.arrays[key].shape == array.shape:
+            self.write_source(source, ())
+            name = key
+        elif any(other in self.handles for other in node.params.values()):
+            like = next(self.source.variables[self.handles[other]] for other in node.params.values() if other in self.handles)
+            name = self.new_variable(key, array, like)
+        else:
+            name = self.fresh(key)
+            self.keep(const(name, array))
+        self.arrays[key] = name
+        return name
+
+    def read(self, reads: str, array: Array, base: str) -> str:
+        """A new node that reads a variable."""
+        owner = self.source.nodes[reads].owner
+        assert owner is not None
+        self.nodes.setdefault(reads, owner.source)
+        name = self.fresh(f"{base}/Read")
+        self.keep(read_variable(name, owner.source, array))
+        return name
+
+    def new_variable(self, key: str, array: Array, like: Variable) -> str:
+        """A new variable, beside one of the same node, and a node that reads it."""
+        owner = self.source.nodes[self.handles[like.name]].owner
+        assert owner is not None
+        name = self.fresh(key)
+        self.keep(handle(name, owner.source, array))
+        self.variables[name] = Variable(key, array, like.trainable)
+        reader = self.fresh(f"{key}/Read")
+        self.keep(read_variable(reader, self.nodes[name], array))
+        return reader
+
+    def keep(self, one: Any) -> None:
+        """Take a NodeDef up."""
+        if one.name in self.nodes:
+            raise UnsupportedModelError(f"node {one.name}: two nodes would bear this name")
+        self.nodes[one.name] = one
+        self.taken.add(one.name)
+
+    def fresh(self, base: str) -> str:
+        """A name that nothing has, or had."""
+        name, number = base, 0
+        while name in self.taken:
+            number += 1
+            name = f"{base}_{number}"
+        self.taken.add(name)
+        return name
+
+    # the end
+
+    def drop_waiting_for_the_gone(self) -> None:
+        """Control inputs that name nodes that are not there any more."""
+        if self.nodes.keys() >= self.source.nodes.keys():
+            return
+        for name, one in self.nodes.items():
+            kept = [text for text in one.input if text[:1] != "^" or text[1:] in self.nodes]
+            if len(kept) < len(one.input):
+                new = type(one)()
+                new.CopyFrom(one)
+                del new.input[:]
+                new.input.extend(kept)
+                self.nodes[name] = new
+
+    def drop_unread_captures(self) -> None:
+        """The placeholders that stand for variables which nothing reads any more."""
+        captures = {name for name in self.source.variables if name in self.nodes and self.nodes[name].op == "Placeholder"}
+        if captures:
+            for name in captures - set(read_names(self.nodes.values())):
+                del self.nodes[name]
 
 
-def changed(node: Node, read: Mapping[str, Node], graph: Graph) -> Any:
-    """The NodeDef of a node that is not as it was read: its inputs, its constant, or a node that it waited for is gone."""
-    was = read.get(node.name)
-    if was is None or (node.op, node.config) != (was.op, was.config):
-        raise UnsupportedModelError(f"node {node.name}: {node.op} cannot be written as a TensorFlow operation")
-    source = source_of(was)
-    new = type(source)()
-    new.CopyFrom(source)
-    control = [text for text in source.input if text[:1] == "^" and text[1:] in graph.nodes]
-    del new.input[:]
-    new.input.extend([*map(input_name, node.inputs), *control])
+def read_names(nodes: Iterable[Any]) -> Iterable[str]:
+    """The names of the nodes whose values NodeDefs read."""
+    return (text.partition(":")[0] for one in nodes for text in one.input)
+
+
+def is_as(node: Node, source: Any) -> bool:
+    """Whether a node is still what its NodeDef says, but for its inputs and the array of a constant."""
     if node.op == "Const":
-        new.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(graph.weights[node.params["value"]]))
-    return new
-
-
-def input_name(ref: Ref) -> str:
-    """A value as NodeDefs name it."""
-    return ref.node if ref.index == 0 else f"{ref.node}:{ref.index}"
+        return bool(source.op == "Const")
+    return node.op in ("Input", "Variable") or (node.op == f"tf.{source.op}" and getattr(node.config, "of", None) is source)
