@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from graphs import VECTOR, chain, graph, indices, node, rebuilt
-from tfpasses.graph import OUTPUT, ChannelStats, Edit, GraphError, Ref, Scope, ShapeError, Spec, check_structure
+from tfpasses.graph import OUTPUT, ChannelStats, Edit, GraphError, Owner, Ref, Scope, ShapeError, Spec, check_structure
 
 STATS = ChannelStats([0.0], [1.0])
 
@@ -71,6 +71,12 @@ def test_a_node_whose_inputs_do_not_fit_is_not_added():
     source = graph(node("x", "Input"), node("y", "Input", spec=Spec((None, 3), "float32")), outputs=["x", "y"])
     with pytest.raises(ShapeError, match="do not broadcast"):
         Edit(source).add(node("s", "Add", "x", "y", specs=()))
+
+
+def test_a_node_that_gives_nothing_is_added_with_its_owner():
+    edit = Edit(chain("Relu"))
+    added = edit.add(node("check", "tf.Assert", "x", specs=(), owner=Owner("check", 0, object())))
+    assert added.specs == () and edit.users["x"] == {("n1", 0): 0, ("check", 0): 0}
 
 
 def test_a_fresh_name_is_the_base_where_nobody_has_it():
@@ -178,6 +184,37 @@ def test_a_weight_that_was_shared_is_free_once_the_other_node_has_left():
 def test_a_weight_read_through_two_slots_has_one_user():
     twice = graph(node("x", "Input"), node("s", "my.Op", "x", params={"left": "k", "right": "k"}), outputs=["s"], weights={"k": [1]})
     assert twice.weight_users == {"k": ("s",)}
+
+
+def test_an_added_weight_that_is_read_only_stays_the_same_object():
+    array = np.eye(4)
+    array.setflags(write=False)
+    edit = Edit(chain("Relu"))
+    edit.add_weight("new", array)
+    edit.add(node("d", "Dense", "n1", params={"kernel": "new"}))
+    edit.redirect(Ref("n1"), Ref("d"))
+    assert edit.freeze().weights["new"] is array
+
+
+def test_an_added_weight_is_read_only_and_the_callers_array_is_not():
+    array = np.eye(4)
+    edit = Edit(chain("Relu"))
+    edit.add_weight("new", array)
+    assert array.flags.writeable and not edit.weights["new"].flags.writeable
+
+
+def test_a_weight_is_not_added_under_a_key_that_is_taken():
+    edit = Edit(shared_kernel())
+    with pytest.raises(GraphError, match="weight k: the graph has a weight of that key already"):
+        edit.add_weight("k", np.eye(4))
+    edit.add_weight("k", edit.weights["k"])
+
+
+def test_an_added_weight_is_gone_after_a_rollback():
+    edit = Edit(chain("Relu"))
+    edit.add_weight("new", np.eye(4))
+    edit.rollback()
+    assert "new" not in edit.weights
 
 
 def test_weights_of_an_edit_are_read_only():

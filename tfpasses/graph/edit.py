@@ -97,7 +97,9 @@ class Edit:
     # changing
 
     def add(self, node: Node, origin: Sequence[Node] = ()) -> Node:
-        """Add a node. A canonical one may leave its specs to be inferred (dtype of its first input). Gives the node as added."""
+        """Add a node. A canonical one may leave its specs to be inferred (dtype of its first input); one that has an owner gives what its
+        specs say, which may be nothing. Gives the node as added.
+        """
         name = node.name
         if name in self.nodes:
             raise GraphError(f"node {name}: the graph has a node of that name already; use `fresh_name`")
@@ -105,7 +107,7 @@ class Edit:
             if ref.node not in self.nodes:
                 raise GraphError(f"node {name}: input {ref} is not in the graph")
         origins = node.origin or tuple(dict.fromkeys([one for source in origin for one in source.origin or (source.name,)]))
-        specs = node.specs or self._infer(node)
+        specs = node.specs or (self._infer(node) if node.owner is None else ())
         node = Node(name, node.op, node.inputs, node.config, node.params, specs, node.call, node.owner, origins, self.made_by)
         if self._before.setdefault(name, None) is not None:  # removed in this very rewrite: another stands for it, in the last place
             self._changed.append(name)
@@ -139,6 +141,15 @@ class Edit:
             self._move_weights(node.name, current.params, changed.params)
         self._changed.append(node.name)
         return changed
+
+    def add_weight(self, key: str, array: Array) -> None:
+        """Add a weight, for nodes that are to be added. A read-only array is taken as it is: it stays the same object."""
+        if key in self.weights and self.weights[key] is not array:
+            raise GraphError(f"weight {key}: the graph has a weight of that key already")
+        if array.flags.writeable:
+            self._set_weight(key, array)
+        else:
+            self._write(self.weights, key, array)
 
     def set_params(self, nodes: Node | Sequence[Node], arrays: Mapping[str, Array]) -> None:
         """Give parameters new values, by slot; a slot the node lacks is added.
