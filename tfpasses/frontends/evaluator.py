@@ -24,6 +24,8 @@ class TensorFlowEvaluator:
 
     opaque: Opaque
     """How the frontend runs a foreign node: the flat list of its outputs from its inputs and parameters."""
+    takes: Callable[[Node, str], bool] = lambda node, dtype: False
+    """Whether `opaque` runs a foreign node in another floating-point dtype than its own."""
 
     def compile(self, graph: Graph, feeds: Sequence[Ref], fetches: Sequence[Ref], dtype: str | None = None) -> Run:
         """See `tfpasses.graph.Evaluator`. Raises `GraphError` where a fetch depends on an input that is not fed, or a
@@ -59,7 +61,8 @@ class TensorFlowEvaluator:
 
     def _evaluate(self, graph: Graph, node: Node, inputs: Sequence[Tensor], wanted: str | None) -> Sequence[Tensor]:
         if node.op not in LOWERING or len(node.specs) != 1:
-            own = [tf.cast(value, graph.spec(ref).dtype) for value, ref in zip(inputs, node.inputs, strict=True)]
+            fed = wanted if wanted is not None and node.op not in LOWERING and self.takes(node, wanted) else None
+            own = [tf.cast(value, self._dtype(graph.spec(ref), fed)) for value, ref in zip(inputs, node.inputs, strict=True)]
             outputs = self.opaque(node, own, list(graph.params(node).values()))
             return [tf.cast(value, self._dtype(spec, wanted)) for value, spec in zip(outputs, node.specs, strict=True)]
         dtype = self._dtype(node.specs[0], wanted)

@@ -196,6 +196,11 @@ def _joined(function: Callable[[Tensor, Tensor], Tensor]) -> Rule:
     return lambda node, inputs, params: reduce(function, inputs)
 
 
+def _const(node: Node, inputs: Sequence[Tensor], params: Mapping[str, Tensor]) -> Tensor:
+    value, shape = params["value"], node.specs[0].shape
+    return value if shape is None or None in shape or tuple(value.shape) == shape else tf.reshape(value, shape)
+
+
 def _sizes(x: Tensor) -> list[Any]:
     """The sizes of the axes: numbers where they are known, tensors where they are not yet."""
     return [tf.shape(x)[place] if size is None else size for place, size in enumerate(x.shape)]
@@ -206,7 +211,7 @@ def _hard_sigmoid(x: Tensor) -> Tensor:
 
 
 LOWERING: Mapping[str, Rule] = {
-    "Const": lambda node, inputs, params: params["value"],
+    "Const": _const,
     "Conv": _conv,
     "DepthwiseConv": _depthwise_conv,
     "ConvTranspose": _conv_transpose,
@@ -214,6 +219,7 @@ LOWERING: Mapping[str, Rule] = {
     "Dense": _dense,
     "BatchNorm": _batch_norm,
     "Relu": _relu,
+    "PRelu": lambda node, inputs, params: tf.where(inputs[0] > 0, inputs[0], params["alpha"] * inputs[0]),
     "Sigmoid": _of_each(tf.sigmoid),
     "HardSigmoid": _of_each(_hard_sigmoid),
     "Tanh": _of_each(tf.tanh),

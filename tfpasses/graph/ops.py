@@ -95,6 +95,12 @@ VOCABULARY: Mapping[str, Op] = {
             traits=_POINT,
             conditional={"positively_homogeneous": _plain_relu},
         ),
+        _op(
+            "PRelu",
+            "x if x > 0, else alpha·x; alpha has all axes but the first, with size 1 along `shared_axes`",
+            slots="alpha",
+            traits="elementwise channelwise activation positively_homogeneous",
+        ),
         *(
             _op(name, meaning, traits=_POINT)
             for name, meaning in {

@@ -133,6 +133,13 @@ def _unary(node: Node, inputs: Sequence[Shape], params: Mapping[str, Shape]) -> 
     return shape
 
 
+def _prelu(node: Node, inputs: Sequence[Shape], params: Mapping[str, Shape]) -> Shape:
+    (shape,), slopes = inputs, params["alpha"]
+    fits = len(slopes) == len(shape) - 1 and all(a == 1 or _same(a, b) for a, b in zip(slopes, shape[1:], strict=True))
+    _require(fits, node, f"slopes of shape {slopes} do not fit an input of shape {shape}")
+    return shape
+
+
 def _broadcast(node: Node, inputs: Sequence[Shape], params: Mapping[str, Shape]) -> Shape:
     rank = max(map(len, inputs))
     out: list[int | None] = []
@@ -206,6 +213,7 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(
         ("Relu", "Sigmoid", "HardSigmoid", "Tanh", "Silu", "HardSilu", "Softplus", "Exp", "Softmax", "Identity", "Dropout"), _unary
     ),
+    "PRelu": _prelu,
     **dict.fromkeys(("Add", "Subtract", "Multiply", "Maximum", "Minimum"), _broadcast),
     "Concat": _concat,
     "Pad": _pad,

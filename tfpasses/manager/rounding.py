@@ -46,7 +46,7 @@ SAME = frozenset(
     {"Add", "Multiply", "Maximum", "Concat", "Pad", "Crop", "MaxPool", "AvgPool", "GlobalMaxPool", "GlobalAvgPool", "Flatten", "Reshape"}
 )
 INSTEAD: Mapping[str, str] = {"Subtract": "Add", "Minimum": "Maximum"} | dict.fromkeys(
-    ("Identity", "Dropout", "Relu", "Sigmoid", "HardSigmoid", "Tanh", "Silu", "HardSilu", "Softplus"), "Identity"
+    ("Identity", "Dropout", "Relu", "PRelu", "Sigmoid", "HardSigmoid", "Tanh", "Silu", "HardSilu", "Softplus"), "Identity"
 )
 """Functions of slope 1 or so hand on the error of their input, and with it its magnitude."""
 

@@ -1,0 +1,77 @@
+"""Raising the operations of a `tf.Graph` to the canonical vocabulary, so that every other pass knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import attrs
+
+from tfpasses.graph import Edit
+from tfpasses.manager import Context, Contract, Effect, Pass, Remark, register
+from tfpasses.passes.raising.batch_norms import batch_norm_rules
+from tfpasses.passes.raising.cluster import Raising, waits
+from tfpasses.passes.raising.constants import constant_rules
+from tfpasses.passes.raising.elementwise import composed_rules, one_for_one_rules
+from tfpasses.passes.raising.linear import linear_rules
+from tfpasses.passes.raising.shapes import reshape_rules, shape_rules
+from tfpasses.pattern import Miss, RuleSet
+
+__all__ = ["Canonicalize"]
+
+
+@register
+@attrs.frozen
+class Canonicalize(Pass):
+    """Let canonical operations stand for those of a `tf.Graph`: `Conv` for Conv2D and BiasAdd, `BatchNorm` for Rsqrt, Mul, Sub, AddV2.
+
+    A raised node is a view of the nodes it stands for: as long as no other pass changes it, it is written out as those, verbatim. In
+    four steps: calls are inlined, and branches whose predicate is a constant resolved; constants are found through reshapes, casts and
+    reads of variables; operations of several nodes are raised (linear ones with their biases, dilations and single axes; batch norms;
+    activations; reshapes); then one for one. A cluster is left alone where an inner value is used from outside, or a node waits for another
+    by a control input. Graphs that were read from Keras are canonical already.
+
+    `training=false` (or `true`) takes the learning phase for that: a scalar boolean placeholder of the name `keras_learning_phase`,
+    `learning_phase`, `is_training` or `training`.
+    """
+
+    name = "canonicalize"
+    contract = Contract(Effect.REASSOCIATES)
+
+    training: bool | None = None
+
+    def apply(self, edit: Edit, context: Context) -> Iterable[Remark]:
+        """Raise what can be raised; remarks for batch norms in training mode."""
+        if not any(node.op.startswith("tf.") for node in edit.nodes.values()):
+            return
+        raising = Raising()
+        constants = RuleSet(constant_rules(raising, alive(edit)))
+        several = RuleSet([*batch_norm_rules(raising), *linear_rules(raising), *composed_rules(raising), *shape_rules(raising)])
+        constants.rewrite(edit, context.on_rewrite)
+        declined = several.rewrite(edit, context.on_rewrite)
+        RuleSet([*one_for_one_rules(raising), *reshape_rules(raising)]).rewrite(edit, context.on_rewrite)
+        for (rule, name), miss in declined.items():
+            if rule in EXPLAINED and name in edit.nodes:
+                yield remark(self.name, name, miss)
+
+
+EXPLAINED = ("fused batch norm", "batch norm", "batch norm in half precision")
+"""The rules whose refusals a user is told."""
+
+
+def remark(pass_name: str, name: str, miss: Miss) -> Remark:
+    return Remark(pass_name, "missed", name, miss.reason, miss.remedy)
+
+
+def alive(edit: Edit) -> set[str]:
+    """The nodes that the graph's outputs depend on, by way of values and of waiting."""
+    found: set[str] = set()
+    stack = [ref.node for ref in edit.outputs]
+    while stack:
+        name = stack.pop()
+        if name in found or name not in edit.nodes:
+            continue
+        found.add(name)
+        node = edit.nodes[name]
+        stack += [ref.node for ref in node.inputs]
+        stack += waits(node)
+    return found

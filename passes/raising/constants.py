@@ -1,0 +1,70 @@
+"""What a constant is: a `Const`, the value of a variable that nothing writes, and either of them in another shape or precision."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+
+import numpy as np
+
+from tfpasses.graph import Edit
+from tfpasses.passes.raising.cluster import Raising
+from tfpasses.pattern import Match, Miss, Rule, op
+
+__all__ = ["constant_rules"]
+
+SAME = ("tf.Identity", "tf.StopGradient", "tf.PreventGradient")
+SHAPED = ("tf.Reshape", "tf.Squeeze", "tf.ExpandDims")
+FEW = 16
+READERS = ("tf.ReadVariableOp", "tf.Identity", "Const")
+
+
+def constant_rules(raising: Raising, alive: Container[str]) -> Sequence[Rule]:
+    """The rules that make nodes of constant value `Const`. `alive` are the nodes that the graph's outputs depend on: what others do with
+    a variable (initialising and saving it, say) does not count.
+    """
+
+    def read(match: Match, edit: Edit) -> Miss | None:
+        """The value of a variable, where nothing but reads of it is on the way to an output."""
+        variable = match["variable"]
+        if match.root.name not in alive:
+            return match.miss("no output depends on it")
+        for user, _ in edit.users[variable.name]:
+            if user in alive and edit.nodes[user].op not in READERS:
+                return match.miss(f"{variable.name} is also used by {user}, a {edit.nodes[user].op}, which may write it")
+        constant(match, edit, raising, str(variable.config["weight"]))
+        return None
+
+    def same(match: Match, edit: Edit) -> Miss | None:
+        """A constant, in another shape or not."""
+        return constant(match, edit, raising, match["constant"].params["value"])
+
+    def joined(match: Match, edit: Edit) -> Miss | None:
+        """Small whole numbers put together, as an order of axes is."""
+        *parts, axis = [edit.weights[node.params["value"]] for node in match.all("parts")]
+        if any(part.dtype.kind != "i" or part.ndim != 1 or part.size > FEW for part in parts) or axis.size != 1 or axis.any():
+            return match.miss("they are no short vectors of whole numbers")
+        return raising(match, edit, "Const", (), computed={"value": np.concatenate(parts)})
+
+    def cast(match: Match, edit: Edit) -> Miss | None:
+        """A constant in another precision: a node of that dtype with the array as it is stored."""
+        dtypes = [edit.spec(edit.nodes[match.root.name].inputs[0]).dtype, match.root.specs[0].dtype]
+        if any("float" not in dtype for dtype in dtypes):
+            return match.miss("it changes what kind of numbers they are")
+        return constant(match, edit, raising, match["constant"].params["value"])
+
+    return [
+        Rule.of("read", op("tf.ReadVariableOp", "tf.Identity")(op("Variable")["variable"]), read),
+        Rule.of("same", op(*SAME, "tf.Squeeze")(op("Const")["constant"]), same),
+        Rule.of("shaped", op(*SHAPED)(op("Const")["constant"], op("Const")), same),
+        Rule.of("joined", op("tf.ConcatV2").each(op("Const")["parts"]), joined),
+        Rule.of("cast", op("tf.Cast")(op("Const")["constant"]), cast),
+    ]
+
+
+def constant(match: Match, edit: Edit, raising: Raising, key: str) -> Miss | None:
+    """Let the root be a `Const` of an array that is there."""
+    shape = match.root.specs[0].shape
+    if shape is None or None in shape:
+        return match.miss("its shape is not known")
+    inputs = [ref for ref in edit.nodes[match.root.name].inputs if edit.nodes[ref.node].op == "Variable"]
+    return raising(match, edit, "Const", (), params={"value": (key, edit.weights[key].shape)}, outside=inputs)

@@ -1,0 +1,140 @@
+"""How nodes of a GraphDef that have no canonical meaning are run: eagerly, one by one, by TensorFlow's own kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.eager import context, execute
+from tensorflow.python.framework import op_def_registry
+
+from tfpasses.frontends.evaluator import TensorFlowEvaluator
+from tfpasses.frontends.graph_def.attributes import Attributes
+from tfpasses.frontends.graph_def.read import Source
+from tfpasses.graph import Array, Graph, GraphError, Node
+
+__all__ = ["graph_def_evaluator", "run_function"]
+
+Tensor = Any
+
+
+def graph_def_evaluator(graph: Graph) -> TensorFlowEvaluator:
+    """The evaluator for graphs that were read from a GraphDef (and what passes made of them): functions that nodes call are its own."""
+    assert isinstance(graph.source, Source)
+    library = graph.source.definition.library
+    imported: dict[str, Any] = {}
+
+    def run(node: Node, inputs: Sequence[Tensor], params: Sequence[Array]) -> Sequence[Tensor]:
+        definition = definition_of(node)
+        if any(value.WhichOneof("value") == "func" or value.list.func for value in definition.attr.values()):
+            if node.name not in imported:
+                imported[node.name] = function_of(node, definition, library)
+            return list(imported[node.name](*inputs))
+        return run_operation(node, definition, inputs)
+
+    return TensorFlowEvaluator(run, lambda node, dtype: takes(definition_of(node).op, dtype))
+
+
+def definition_of(node: Node) -> Any:
+    """The NodeDef of a node that is as it was read."""
+    if not isinstance(node.config, Attributes):
+        raise GraphError(f"node {node.name}: {node.op} has no NodeDef and no lowering, so it cannot be run")
+    return node.config.of
+
+
+def run_operation(node: Node, definition: Any, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The outputs of one operation, in the precision of its inputs."""
+    known = op_def_registry.get(definition.op)
+    if known is None:
+        raise GraphError(f"node {node.name}: this TensorFlow knows no operation {definition.op}")
+    given = types_given(known, definition, inputs)
+    attributes: list[Any] = []
+    for attribute in known.attr:
+        value = definition.attr[attribute.name] if attribute.name in definition.attr else attribute.default_value
+        attributes += [attribute.name, given.get(attribute.name, plain(value))]
+    return list(execute.quick_execute(definition.op.encode(), len(node.specs), list(inputs), tuple(attributes), context.context()))
+
+
+def types_given(known: Any, definition: Any, inputs: Sequence[Tensor]) -> dict[str, Any]:
+    """The attributes that tell dtypes, as the inputs have them."""
+    types: dict[str, Any] = {}
+    place = 0
+    for argument in known.input_arg:
+        if argument.type_list_attr:
+            count = len(definition.attr[argument.type_list_attr].list.type)
+            types[argument.type_list_attr] = [tensor.dtype.as_datatype_enum for tensor in inputs[place : place + count]]
+        else:
+            count = definition.attr[argument.number_attr].i if argument.number_attr else 1
+            if argument.type_attr and place < len(inputs):
+                types[argument.type_attr] = inputs[place].dtype.as_datatype_enum
+        place += count
+    return types
+
+
+@cache
+def takes(op: str, dtype: str) -> bool:
+    """Whether an operation's definition allows a dtype wherever it leaves a floating-point one open."""
+    known = op_def_registry.get(op)
+    number = tf.as_dtype(dtype).as_datatype_enum
+    types = [attribute for attribute in known.attr if attribute.type == "type"] if known is not None else []
+    fed = {argument.type_attr for argument in known.input_arg} if known is not None else set()
+    open_ones = [attribute for attribute in types if attribute.name in fed]
+    fixed = known is not None and any(argument.type in FLOATS for argument in known.input_arg)
+    return bool(open_ones) and not fixed and all(
+        not attribute.allowed_values.list.type or number in attribute.allowed_values.list.type
+        for attribute in open_ones
+        if not attribute.allowed_values.list.type or FLOATS & set(attribute.allowed_values.list.type)
+    )
+
+
+FLOATS = frozenset(tf.as_dtype(name).as_datatype_enum for name in ("float16", "bfloat16", "float32", "float64"))
+
+
+def plain(value: Any) -> Any:
+    """An AttrValue as the eager runtime takes it."""
+    kind = value.WhichOneof("value")
+    if kind == "list":
+        return [shape_of(entry) if field.name == "shape" else entry for field, entries in value.list.ListFields() for entry in entries]
+    if kind == "shape":
+        return shape_of(value.shape)
+    return None if kind is None else getattr(value, kind)
+
+
+def shape_of(proto: Any) -> Any:
+    return None if proto.unknown_rank else [dim.size for dim in proto.dim]
+
+
+def function_of(node: Node, definition: Any, library: Any) -> Any:
+    """A node that calls functions, as a TensorFlow function of its inputs."""
+    graph_def = tf.compat.v1.GraphDef(library=library)
+    alone = graph_def.node.add()
+    alone.CopyFrom(definition)
+    names = [f"input_{index}" for index in range(len(node.inputs))]
+    del alone.input[:]
+    alone.input.extend(names)
+    types = [argument_type for argument_type in input_types(definition)]
+    for name, number in zip(names, types, strict=True):
+        one = graph_def.node.add(name=name, op="Placeholder")
+        one.attr["dtype"].type = number
+    return run_function(graph_def, [f"{name}:0" for name in names], [f"{node.name}:{index}" for index in range(len(node.specs))])
+
+
+def input_types(definition: Any) -> list[int]:
+    """The dtypes of a NodeDef's inputs, by its operation's definition."""
+    types: list[int] = []
+    for argument in op_def_registry.get(definition.op).input_arg:
+        if argument.type_list_attr:
+            types += definition.attr[argument.type_list_attr].list.type
+        else:
+            count = definition.attr[argument.number_attr].i if argument.number_attr else 1
+            types += [argument.type or definition.attr[argument.type_attr].type] * count
+    return types
+
+
+def run_function(definition: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
+    """A callable from the values of some placeholders of a GraphDef to some of its values."""
+    wrapped = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(definition, name=""), [])
+    graph = wrapped.graph
+    return wrapped.prune([graph.get_tensor_by_name(name) for name in inputs], [graph.get_tensor_by_name(name) for name in outputs])
