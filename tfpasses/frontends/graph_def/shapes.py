@@ -8,18 +8,22 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tfpasses.frontends.graph_def.attributes import Dims, plain, proto_shape
+from tfpasses.frontends.graph_def.attributes import Dims, proto_shape
 
-__all__ = ["Values", "shape_after"]
+__all__ = ["MOST_AXES", "Values", "shape_after"]
 
 Values = Callable[[int], Any]
 """The elements of an input that is a vector (or a number) known as the graph is read, as nested lists with None for those that are
-not; None where nothing is known of them."""
+not; None where nothing is known of them. All of them are integers."""
+MOST_AXES = 254
+"""As many as TensorFlow allows."""
 Rule = Callable[[Any, Sequence[Dims], Values], Dims]
 
 
 def shape_after(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
-    """The shape of a NodeDef's first output, as far as it is known. A malformed node gives an unknown one: TensorFlow will refuse it."""
+    """The shape of a NodeDef's first output, as far as it is known. A malformed node gives an unknown one, or one that no tensor can have:
+    TensorFlow will refuse it.
+    """
     rule = RULES.get(node.op)
     try:
         return rule(node, shapes, values) if rule else None
@@ -27,8 +31,27 @@ def shape_after(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
         return None
 
 
-def attribute(node: Any, key: str, default: Any = None) -> Any:
-    return plain(node.attr[key]) if key in node.attr else default
+# An attribute of another kind than is asked for is as one that is not there.
+
+
+def integers(node: Any, key: str) -> Sequence[int]:
+    attributes = node.attr
+    return attributes[key].list.i[:] if key in attributes else []
+
+
+def integer(node: Any, key: str) -> int:
+    attributes = node.attr
+    return int(attributes[key].i) if key in attributes else 0
+
+
+def flag(node: Any, key: str) -> bool:
+    attributes = node.attr
+    return bool(attributes[key].b) if key in attributes else False
+
+
+def text(node: Any, key: str) -> bytes:
+    attributes = node.attr
+    return bytes(attributes[key].s) if key in attributes else b""
 
 
 def placeholder(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
@@ -36,7 +59,7 @@ def placeholder(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
 
 
 def constant(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
-    return proto_shape(node.attr["value"].tensor.tensor_shape)
+    return proto_shape(node.attr["value"].tensor.tensor_shape) if "value" in node.attr else None
 
 
 def first(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
@@ -48,45 +71,49 @@ def broadcast(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
     known = [shape for shape in shapes if shape is not None]
     if len(known) < len(shapes):
         return None
-    rank = max(map(len, known))
-    return tuple(joined(sizes) for sizes in zip(*((1,) * (rank - len(shape)) + shape for shape in known), strict=True))
+    first, *others = sorted(known, key=len, reverse=True)
+    out = first
+    for shape in others:
+        if shape != out:
+            start = len(out) - len(shape)
+            out = (*out[:start], *map(joined, out[start:], shape))
+    return out
 
 
-def joined(sizes: Sequence[int | None]) -> int | None:
-    """Several sizes broadcast to one."""
-    wide = [size for size in sizes if size != 1]
-    return next((size for size in wide if size is not None), None if wide else 1)
+def joined(a: int | None, b: int | None) -> int | None:
+    """Two sizes broadcast to one."""
+    if a is None or a == 1:
+        return a if b == 1 else b
+    return a
 
 
-def window(size: int | None, reach: int, stride: int, padding: str, pads: int) -> int | None:
+def window(size: int | None, reach: int, stride: int, padding: bytes, pads: int) -> int | None:
     """How often a window fits; `reach` is its length with dilation."""
     if size is None:
         return None
-    if padding == "SAME":
+    if padding == b"SAME":
         return -(-size // stride)
     return max((size + pads - reach) // stride + 1, 0)
 
 
-def windows(node: Any, shape: Dims, reaches: Sequence[int], channels: int | None) -> Dims:
-    """The shape after a convolution or pool: reaches over the spatial axes, strides and padding from the node."""
+def windows(node: Any, shape: Dims, axis: int, reaches: Sequence[int], channels: int | None) -> Dims:
+    """The shape after a convolution or pool: reaches over the spatial axes, strides and padding from the node; `axis` has the channels."""
     rank = len(reaches) + 2
-    if shape is None:
-        shape = (None,) * rank
-    if len(shape) != rank:
+    out: list[int | None] = [None] * rank if shape is None else list(shape)
+    if len(out) != rank:
         return None
-    axis = channel_axis(node, rank)
-    spatial = [place for place in range(1, rank) if place != axis]
-    strides, padding = attribute(node, "strides"), attribute(node, "padding")
-    explicit = attribute(node, "explicit_paddings") or [0] * (2 * rank)
-    out: list[int | None] = list(shape)
-    for place, reach in zip(spatial, reaches, strict=True):
-        out[place] = window(shape[place], reach, strides[place], padding, explicit[2 * place] + explicit[2 * place + 1])
+    strides, padding = integers(node, "strides"), text(node, "padding")
+    explicit = integers(node, "explicit_paddings") if padding == b"EXPLICIT" else [0] * (2 * rank)
+    place = 0
+    for reach in reaches:
+        place += 2 if place + 1 == axis else 1
+        out[place] = window(out[place], reach, strides[place], padding, explicit[2 * place] + explicit[2 * place + 1])
     out[axis] = channels
     return tuple(out)
 
 
 def channel_axis(node: Any, rank: int) -> int:
-    return 1 if attribute(node, "data_format", "NHWC").startswith("NC") else rank - 1
+    return 1 if text(node, "data_format").startswith(b"NC") else rank - 1
 
 
 def conv(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
@@ -95,30 +122,35 @@ def conv(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
         return None
     *sizes, inner, outer = kernel
     rank = len(kernel)
-    dilations = attribute(node, "dilations") or [1] * rank
-    axis = channel_axis(node, rank)
-    spatial = [dilation for place, dilation in enumerate(dilations) if place not in (0, axis)]
     if None in sizes:
         return (None,) * rank
+    axis = channel_axis(node, rank)
+    dilations = integers(node, "dilations") or [1] * rank
+    spatial = [dilation for place, dilation in enumerate(dilations) if place not in (0, axis)]
     channels = outer if node.op != "DepthwiseConv2dNative" else None if inner is None or outer is None else inner * outer
-    return windows(node, shapes[0], [((size or 1) - 1) * dilation + 1 for size, dilation in zip(sizes, spatial, strict=True)], channels)
+    reaches = [((size or 1) - 1) * dilation + 1 for size, dilation in zip(sizes, spatial, strict=True)]
+    return windows(node, shapes[0], axis, reaches, channels)
 
 
 def transposed(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
     sizes = values(0)
     if sizes is not None:
-        return tuple(sizes)
+        return tuple(map(size_of, sizes))
     return None if shapes[1] is None else (None,) * len(shapes[1])
 
 
 def pool(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
-    sizes = attribute(node, "ksize")
+    sizes = integers(node, "ksize")
     rank = len(sizes)
     axis = channel_axis(node, rank)
     shape = shapes[0]
-    return windows(
-        node, shape, [size for place, size in enumerate(sizes) if place not in (0, axis)], None if shape is None else shape[axis]
-    )
+    reaches = [size for place, size in enumerate(sizes) if place not in (0, axis)]
+    return windows(node, shape, axis, reaches, None if shape is None else shape[axis])
+
+
+def size_of(element: int | None) -> int | None:
+    """A size as an element tells it: -1 stands for one that is not known."""
+    return None if element is None or element < 0 else element
 
 
 def matmul(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
@@ -127,7 +159,7 @@ def matmul(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
         a, b = a or (None, None), b or (None, None)
     if a is None or b is None:
         return None
-    turned = [attribute(node, key, False) for key in (("transpose_a", "transpose_b") if node.op == "MatMul" else ("adj_x", "adj_y"))]
+    turned = [flag(node, key) for key in (("transpose_a", "transpose_b") if node.op == "MatMul" else ("adj_x", "adj_y"))]
     outer = broadcast(node, [a[:-2], b[:-2]], values)
     return None if outer is None else (*outer, a[-1] if turned[0] else a[-2], b[-2] if turned[1] else b[-1])
 
@@ -135,10 +167,10 @@ def matmul(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
 def reshape(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
     wanted = values(1)
     if wanted is None:
-        rank = shapes[1]
-        return (None,) * rank[0] if rank is not None and rank[0] is not None else None
-    sizes = [None if size is None or size < 0 else size for size in wanted]
-    holes = [place for place, size in enumerate(wanted) if size is None or size < 0]
+        (rank,) = shapes[1] or (None,)
+        return (None,) * rank if rank is not None and rank <= MOST_AXES else None
+    sizes = list(map(size_of, wanted))
+    holes = [place for place, size in enumerate(sizes) if size is None]
     if len(holes) == 1 and shapes[0] is not None and None not in shapes[0]:
         rest = math.prod(size for size in sizes if size is not None)
         sizes[holes[0]] = math.prod(size or 0 for size in shapes[0]) // rest if rest else None
@@ -154,7 +186,7 @@ def pad(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
 
 def reduce(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
     shape, places = shapes[0], values(1)
-    keep = attribute(node, "keep_dims", False)
+    keep = flag(node, "keep_dims")
     if shape is None or places is None:
         return (None,) * len(shape) if keep and shape is not None else None
     gone = {place % len(shape) for place in (places if isinstance(places, list) else [places])}
@@ -162,7 +194,7 @@ def reduce(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
 
 
 def squeeze(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
-    shape, places = shapes[0], attribute(node, "squeeze_dims")
+    shape, places = shapes[0], integers(node, "squeeze_dims")
     if shape is None or (not places and None in shape):
         return None
     gone = {place % len(shape) for place in places} if places else {place for place, size in enumerate(shape) if size == 1}
@@ -202,7 +234,7 @@ def pack(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
     known = next((shape for shape in shapes if shape is not None), None)
     if known is None:
         return None
-    place = attribute(node, "axis", 0) % (len(known) + 1)
+    place = integer(node, "axis") % (len(known) + 1)
     return (*known[:place], len(shapes), *known[place:])
 
 
@@ -232,7 +264,7 @@ def strided_slice(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
     shape, parts = shapes[0], [values(place) for place in (1, 2, 3)]
     if shape is None or None in parts:
         return None
-    masks = {name: attribute(node, f"{name}_mask", 0) for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")}
+    masks = {name: integer(node, f"{name}_mask") for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")}
     begins, ends, strides = parts
     count = len(begins)
     out: list[int | None] = []
@@ -260,13 +292,13 @@ def sliced(size: int | None, part: slice) -> int | None:
 
 
 def resize(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
-    shape, sizes = shapes[0] or (None,) * 4, values(1) or (None, None)
-    return (shape[0], *sizes, shape[3])
+    shape, (height, width) = shapes[0] or (None,) * 4, map(size_of, values(1) or (None, None))
+    return (shape[0], height, width, shape[3])
 
 
 def fill(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
     sizes = values(0)
-    return None if sizes is None else tuple(sizes)
+    return None if sizes is None else tuple(map(size_of, sizes))
 
 
 SAME = (

@@ -5,56 +5,73 @@ the file: the number of outputs and their dtypes from the operation's definition
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 from tensorflow.python.framework import op_def_registry
 
-from tfpasses.frontends.graph_def.attributes import dtype_name, proto_shape
-from tfpasses.frontends.graph_def.shapes import Values, shape_after
+from tfpasses.frontends.graph_def.attributes import Dims, dtype_name, proto_shape
+from tfpasses.frontends.graph_def.shapes import MOST_AXES, Values, shape_after
+from tfpasses.frontends.graph_def.wiring import MOST_OUTPUTS
 from tfpasses.graph import GraphError, Spec
 
-__all__ = ["output_specs"]
+__all__ = ["one_spec", "output_specs"]
 
-MOST_OUTPUTS = 1 << 16
+MOST_ELEMENTS = 1 << 63
+"""No axis is as long."""
 
 
 def output_specs(node: Any, inputs: Sequence[Spec], values: Values, functions: Mapping[str, Any]) -> tuple[Spec, ...] | None:
     """The specs of a NodeDef's outputs, given those of its inputs; None for an operation that this TensorFlow does not know."""
-    dtypes = output_dtypes(node, functions)
-    if dtypes is None:
+    op, attributes = node.op, node.attr
+    outputs = outputs_of(op)
+    if outputs is not None:
+        dtypes = output_dtypes(node, op, attributes, outputs)
+    elif op in functions:
+        dtypes = [dtype_name(argument.type) for argument in functions[op].signature.output_arg]
+    else:
         return None
-    told = node.attr["_output_shapes"].list.shape if "_output_shapes" in node.attr else ()
-    if len(told) == len(dtypes):
-        return tuple(Spec(proto_shape(shape), dtype) for shape, dtype in zip(told, dtypes, strict=True))
-    shape = shape_after(node, [spec.shape for spec in inputs], values) if dtypes else None
-    return tuple([Spec(shape if index == 0 else None, dtype) for index, dtype in enumerate(dtypes)])
+    if "_output_shapes" in attributes:
+        told = attributes["_output_shapes"].list.shape
+        if len(told) == len(dtypes):
+            return tuple([one_spec(proto_shape(shape), dtype)[0] for shape, dtype in zip(told, dtypes, strict=True)])
+    if not dtypes:
+        return ()
+    specs = one_spec(shape_after(node, [spec.shape for spec in inputs], values), dtypes[0])
+    return specs if len(dtypes) == 1 else (*specs, *[one_spec(None, dtype)[0] for dtype in dtypes[1:]])
 
 
-def output_dtypes(node: Any, functions: Mapping[str, Any]) -> list[str] | None:
+def one_spec(shape: Dims, dtype: str) -> tuple[Spec]:
+    """The specs of a node with one output. A shape that no tensor can have is an unknown one."""
+    return shared_spec(None if shape is not None and len(shape) > MOST_AXES else shape, dtype)
+
+
+@lru_cache(1 << 12)
+def shared_spec(shape: Dims, dtype: str) -> tuple[Spec]:
+    """Networks repeat: their values have few specs."""
+    can_be = shape is None or all(size is None or 0 <= size < MOST_ELEMENTS for size in shape)
+    return (Spec(shape if can_be else None, dtype),)
+
+
+def output_dtypes(node: Any, op: str, attributes: Any, outputs: Sequence[tuple[int, str, str, str]]) -> list[str]:
     """The dtype of each output."""
-    outputs = outputs_of(node.op)
-    if outputs is None:
-        called = functions.get(node.op)
-        if called is None:
-            return None
-        outputs = [(argument.type, "", "", "") for argument in called.signature.output_arg]
     dtypes: list[str] = []
     for fixed, type_attr, number_attr, list_attr in outputs:
         if list_attr:
-            dtypes += [dtype_name(entry) for entry in node.attr[list_attr].list.type] if list_attr in node.attr else []
+            dtypes += [dtype_name(entry) for entry in attributes[list_attr].list.type] if list_attr in attributes else []
             continue
-        told = node.attr[type_attr].type if type_attr in node.attr else default_type(node.op, type_attr) if type_attr else 0
-        count = 1
-        if number_attr:
-            count = node.attr[number_attr].i if number_attr in node.attr else 0
-            if not 0 <= count <= MOST_OUTPUTS:
-                raise GraphError(f"node {node.name}: {number_attr}={count} is no number of outputs")
-        dtypes += [dtype_name(fixed or told)] * count
+        told = fixed or (attributes[type_attr].type if type_attr in attributes else default_type(op, type_attr))
+        if not number_attr:
+            dtypes.append(dtype_name(told))
+            continue
+        count = attributes[number_attr].i if number_attr in attributes else 0
+        if not 0 <= count <= MOST_OUTPUTS:
+            raise GraphError(f"node {node.name}: {number_attr}={count} is no number of outputs")
+        dtypes += [dtype_name(told)] * count
     return dtypes
 
 
-@cache
+@lru_cache(1 << 12)
 def outputs_of(op: str) -> list[tuple[int, str, str, str]] | None:
     """(dtype, attribute that tells it, attribute that tells how many, attribute that lists all) an output, from the definition."""
     definition = op_def_registry.get(op)
@@ -63,7 +80,7 @@ def outputs_of(op: str) -> list[tuple[int, str, str, str]] | None:
     return [(argument.type, argument.type_attr, argument.number_attr, argument.type_list_attr) for argument in definition.output_arg]
 
 
-@cache
+@lru_cache(1 << 12)
 def default_type(op: str, attribute: str) -> int:
     """A dtype that a NodeDef leaves to the definition; 0 where that has none."""
     for entry in op_def_registry.get(op).attr:

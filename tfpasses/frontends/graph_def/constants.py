@@ -1,0 +1,71 @@
+"""The values of constants, read from their NodeDefs."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any, cast
+
+import numpy as np
+import tensorflow as tf
+
+from tfpasses.frontends.graph_def.room import Room
+from tfpasses.graph import Array, GraphError
+
+__all__ = ["array_of"]
+
+MOST_REPEATED = 1 << 24
+"""A constant may be stored as its first elements, the last of which stands for all that follow: up to so many."""
+FIELDS: dict[int, str] = {
+    tf.float32.as_datatype_enum: "float_val",
+    tf.float64.as_datatype_enum: "double_val",
+    tf.int32.as_datatype_enum: "int_val",
+    tf.int64.as_datatype_enum: "int64_val",
+    tf.bool.as_datatype_enum: "bool_val",
+}
+"""Where a TensorProto lists elements as they are, by their dtype. Other dtypes are left to TensorFlow."""
+
+
+def array_of(node: Any, room: Room) -> Array:
+    """The value of a constant, read-only. What is stored as bytes is not copied.
+
+    Raises `GraphError` where there is none, or where it does not fit its shape or dtype.
+    """
+    attributes = node.attr
+    try:
+        if "value" not in attributes:  # a protocol buffer's map makes what it is asked for
+            raise ValueError("it has none")
+        tensor = attributes["value"].tensor
+        dtype = tensor.dtype
+        if "dtype" not in attributes or attributes["dtype"].type != dtype:
+            raise ValueError("its value is of another dtype than its node")
+        shape = tuple([dim.size for dim in tensor.tensor_shape.dim[:]])
+        content = tensor.tensor_content
+        array = np.frombuffer(content, numpy_dtype(dtype)).reshape(shape) if content else listed(tensor, shape, room)
+        if array.shape != shape:
+            raise ValueError(f"it is of shape {array.shape}, said to be of {shape}")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise GraphError(f"node {node.name}: its constant cannot be read ({' '.join(str(error).split())})") from error
+    array.setflags(write=False)
+    return array
+
+
+@cache
+def numpy_dtype(number: int) -> Any:
+    """Raises `TypeError` for numbers that TensorFlow does not have."""
+    return np.dtype(tf.as_dtype(number).as_numpy_dtype)
+
+
+def listed(tensor: Any, shape: tuple[int, ...], room: Room) -> Array:
+    """The value of a constant whose elements are stored one by one; the last may stand for many."""
+    size = math.prod(shape)
+    stored = tensor.ByteSize()
+    if size > stored and (size > MOST_REPEATED or not room.take(size * numpy_dtype(tensor.dtype).itemsize)):
+        raise ValueError(f"{size} elements in {stored} bytes")
+    field = FIELDS.get(tensor.dtype)
+    if field is not None:
+        elements = getattr(tensor, field)
+        if len(elements) in (1, size):
+            array: Array = np.fromiter(elements, numpy_dtype(tensor.dtype))
+            return array.reshape(shape) if len(elements) == size else np.broadcast_to(array, shape)
+    return cast(Array, tf.make_ndarray(tensor))
