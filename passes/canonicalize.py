@@ -73,5 +73,5 @@ def alive(edit: Edit) -> set[str]:
         found.add(name)
         node = edit.nodes[name]
         stack += [ref.node for ref in node.inputs]
-        stack += waits(node)
+        stack += waits(node, edit)
     return found

@@ -29,15 +29,10 @@ def frozen(model: keras.Model) -> Any:
     return convert_variables_to_constants_v2(concrete(model)).graph.as_graph_def()
 
 
-def built(build: Callable[..., Any], **inputs: Sequence[int | None] | tuple[Sequence[int | None], str]) -> Any:
-    """A GraphDef made by hand: `build` gets placeholders by name; what it gives (a tensor, or several) are its outputs `out`, `out_1`, .."""
+def built(build: Callable[..., Any], dtype: str = "float32", **inputs: Sequence[int | None] | None) -> Any:
+    """A GraphDef made by hand: `build` gets placeholders by name; what it gives, one tensor or several, are the outputs `out`, `out_1`, .."""
     with tf.Graph().as_default() as graph:
-        fed = {}
-        for name, shape in inputs.items():
-            dtype = "float32"
-            if isinstance(shape, tuple) and len(shape) == 2 and isinstance(shape[1], str):
-                shape, dtype = shape
-            fed[name] = tf.compat.v1.placeholder(dtype, shape, name=name)
+        fed = {name: tf.compat.v1.placeholder(dtype, shape, name=name) for name, shape in inputs.items()}
         outputs = build(**fed)
         for value in outputs if isinstance(outputs, list | tuple) else [outputs]:
             tf.identity(value, name="out")

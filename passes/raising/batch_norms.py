@@ -29,7 +29,8 @@ def multiply(a: Pattern, b: Pattern) -> Pattern:
     return op("tf.Mul")(a, b).commutative()
 
 
-INVERSE = op("tf.Rsqrt")["inverse"](add(const("variance"), const("epsilon")))
+NUMBER = op("Const").when("it is no number", lambda node, _: node.specs[0].shape == ())
+INVERSE = op("tf.Rsqrt")["inverse"](add(const("variance"), NUMBER["epsilon"]))
 SCALE = op("tf.Mul")["scale"](INVERSE, const("gamma")).commutative()
 X = anything()["x"]
 
@@ -54,8 +55,8 @@ def batch_norm_rules(raising: Raising) -> Sequence[Rule]:
         constants = {slot: match[slot] for slot in VECTORS if match.get(slot) is not None}
         epsilon = edit.weights[match["epsilon"].params["value"]]
         rank = edit.spec(x).shape
-        if epsilon.size != 1 or rank is None:
-            return match.miss("its epsilon is no number, or the rank of what it reads is not known")
+        if rank is None:
+            return match.miss("the rank of what it reads is not known")
         placed = place(constants, len(rank), edit)
         if placed is None:
             return match.miss("its parameters do not lie along one axis")

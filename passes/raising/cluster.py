@@ -91,12 +91,14 @@ class Raising:
         nodes, boundary = edit.nodes, set(inputs)
         inner: dict[str, Node] = {}
         constants: dict[str, Node] = {}
-        if waits(root):
-            return f"it waits for {waits(root)[0]}"
+        if waits(root, edit):
+            return f"it waits for {waits(root, edit)[0]}"
         stack = [(ref.node, False) for ref in root.inputs if ref not in boundary]
         while stack:
             name, done = stack.pop()
             node = nodes[name]
+            if waits(node, edit):
+                return f"{name}, a part of it, waits for {waits(node, edit)[0]}"
             if node.op == "Const":
                 constants[name] = node
                 continue
@@ -107,8 +109,6 @@ class Raising:
                 continue
             if len(inner) + len(stack) > MOST_NODES or node.op in ("Input", "Variable"):
                 return f"it reads {name}, which is no part of it"
-            if waits(node):
-                return f"{name}, a part of it, waits for {waits(node)[0]}"
             stack.append((name, True))
             stack += [(ref.node, False) for ref in node.inputs if ref not in boundary]
         for name in inner:
@@ -158,10 +158,9 @@ class Raising:
         return Spec(tuple(b if a is None else a for a, b in zip(known, inferred, strict=True)), root.specs[0].dtype)
 
 
-def waits(node: Node) -> Sequence[str]:
+def waits(node: Node, edit: Edit) -> Sequence[str]:
     """The nodes that a node waits for without reading them."""
-    found: Sequence[str] = node.config.get("_control", ())
-    return found
+    return [name for name in node.config.get("_control", ()) if name in edit.nodes]
 
 
 def vector_axis(shape: Sequence[int | None], rank: int) -> int | None:
