@@ -10,36 +10,19 @@ import gc
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, Protocol
 
 import attrs
 
-from tfpasses.frontends.graph_def.attributes import Attributes, dtype_name
-from tfpasses.frontends.graph_def.constants import array_of
-from tfpasses.frontends.graph_def.elements import PASSED_ON, elements_after, elements_of
-from tfpasses.frontends.graph_def.room import Room
-from tfpasses.frontends.graph_def.specs import one_spec, output_specs
-from tfpasses.frontends.graph_def.wiring import Wiring, by_name, check_name, wired
-from tfpasses.graph import Array, Graph, GraphError, Node, Owner, Ref, Slot, Spec
-from tfpasses.graph.node import EMPTY
+from tfpasses.frontends.graph_def.functions import FunctionLibrary
+from tfpasses.frontends.graph_def.nodes import Variable
+from tfpasses.frontends.graph_def.wiring import by_name, wired
+from tfpasses.graph import Array, Graph, GraphError, Node, Ref, Slot
 
 __all__ = ["Container", "Source", "Variable", "from_graph_def"]
 
 NOT_RESULTS = frozenset({"Input", "Const", "Variable", "tf.NoOp", "tf.Assert", "tf.SaveV2", "tf.RestoreV2"})
 """What nothing reads without being a result."""
-FEW, OUTPUT_BYTES = 64, 64
-"""Outputs of a node are counted beyond so many, each as so many bytes (which its text takes too)."""
-
-
-@attrs.frozen(eq=False)
-class Variable:
-    """A variable that nodes of a GraphDef read."""
-
-    name: str
-    """Its key among the graph's weights."""
-    value: Array
-    trainable: bool = True
 
 
 @attrs.frozen(eq=False)
@@ -86,7 +69,9 @@ def from_graph_def(
     handles = dict(variables or {})
     with collector_paused():
         wiring = wired(by_name(definition.node))
-        nodes, weights = read_nodes(wiring, {function.signature.name: function for function in definition.library.function}, handles)
+        functions = FunctionLibrary(definition, handles)
+        nodes, weights = functions.read(wiring, handles)
+        functions.arrays.update(weights)
     fed = list(inputs) if inputs is not None else [node.name for node in nodes.values() if node.op == "Input"]
     for node in fed:
         if node not in nodes or nodes[node].op != "Input":
@@ -101,7 +86,8 @@ def from_graph_def(
         output_structure=[Slot(index) for index in range(len(results))],
         output_names=tuple(map(str, results)),
         name=name,
-        source=Source(definition, nodes, dict(weights), handles, container),
+        source=Source(definition, nodes, functions.arrays, handles, container),
+        functions=functions,
     )
 
 
@@ -116,58 +102,6 @@ def collector_paused() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-def read_nodes(wiring: Wiring, functions: Mapping[str, Any], handles: Mapping[str, Variable]) -> tuple[dict[str, Node], dict[str, Array]]:
-    """The nodes, producers first, and the weights."""
-    nodes: dict[str, Node] = {}
-    weights: dict[str, Array] = {}
-    elements: dict[str, Any] = {}
-    kinds: dict[str, str] = {}
-    room = Room()
-    for node, row in wiring.refs.items():
-        one = wiring.definitions[node]
-        op = one.op
-        owner = Owner(node, 0, one)
-        if op == "Const":
-            weights[node] = array = array_of(one, room)
-            specs: tuple[Spec, ...] = one_spec(array.shape, dtype_name(one.attr["dtype"].type))
-            elements[node] = elements_of(array)
-            nodes[node] = Node(node, "Const", (), EMPTY, {"value": node}, specs, None, owner)
-            continue
-        kind = kinds.get(op)
-        if kind is None:
-            check_name(op, f"the operation of node {node}")
-            kinds[op] = kind = f"tf.{op}"
-        try:
-            known = [nodes[producer].specs[index] for producer, index in row]
-        except IndexError:
-            raise missing_output(row, nodes, wiring) from None
-        told = output_specs(one, known, partial(element_of, row, elements), functions)
-        specs = one_spec(None, "unknown") * max(wiring.counts.get(node, 1), 1) if told is None else told
-        if len(specs) > FEW and not room.take(len(specs) * OUTPUT_BYTES):
-            raise GraphError(f"node {node}: {len(specs)} outputs are more than all that the graph holds; the file may be corrupted")
-        if node in handles:
-            weights[handles[node].name] = handles[node].value
-            nodes[node] = Node(node, "Variable", row, {"weight": handles[node].name}, EMPTY, specs, None, owner)
-        elif op == "Placeholder":
-            nodes[node] = Node(node, "Input", (), EMPTY, EMPTY, specs, None, owner)
-        else:
-            nodes[node] = Node(node, kind, row, Attributes(one), EMPTY, specs, None, owner)
-            if op in PASSED_ON:
-                elements[node] = elements_after(one, row, elements)
-    return nodes, weights
-
-
-def missing_output(row: Sequence[Ref], nodes: Mapping[str, Node], wiring: Wiring) -> GraphError:
-    """The error of a node that reads more outputs than there are."""
-    node, index = next(ref for ref in row if ref.index >= len(nodes[ref.node].specs))
-    return GraphError(f"node {node}: output {index} is read, {wiring.definitions[node].op} gives {len(nodes[node].specs)}")
-
-
-def element_of(inputs: Sequence[Ref], elements: Mapping[str, Any], place: int) -> Any:
-    """The elements of one of a node's inputs."""
-    return elements.get(inputs[place].node)
 
 
 def guess_outputs(nodes: Mapping[str, Node], read: AbstractSet[str]) -> list[Ref]:

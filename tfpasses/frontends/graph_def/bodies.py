@@ -1,0 +1,115 @@
+"""A function's nodes in the place of one of its calls: with names of their own, reading and awaiting what the call reads and awaits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+
+from tfpasses.frontends.graph_def.attributes import Attributes
+from tfpasses.frontends.graph_def.lower import value_name
+from tfpasses.frontends.graph_def.node_defs import identity, node_def
+from tfpasses.frontends.graph_def.templates import Template, control_of
+from tfpasses.graph import Graph, Node, Owner, Ref, Slot
+from tfpasses.graph.node import EMPTY
+
+__all__ = ["Place"]
+
+COLOCATED = b"loc:@"
+
+
+@attrs.frozen(eq=False)
+class Place:
+    """Where a function's nodes are to stand."""
+
+    template: Template
+    call: Any
+    """The call's NodeDef."""
+    prefix: str
+    """The nodes are named `prefix/node`."""
+    arguments: Mapping[str, Ref]
+    """What the call reads, by the function's arguments."""
+
+    def graph(self, name: str) -> Graph:
+        """The nodes. Results that would be there before all has happened that the call waits for, or does, wait for that."""
+        template = self.template
+        inputs = [Node(self.name(one), "Input", specs=(spec,)) for one, spec in template.arguments.items()]
+        made = [*inputs, *map(self.node, template.nodes.values())]
+        outputs: list[Ref] = []
+        for place, ref in enumerate(template.results):
+            awaited = [*(control_of(self.call) if template.loose[place] else ()), *map(self.awaited, template.unseen[place])]
+            output = Ref(self.name(ref.node), ref.index)
+            if awaited:
+                made.append(self.result(place, output, awaited))
+                output = Ref(made[-1].name)
+            outputs.append(output)
+        return Graph(
+            {node.name: node for node in made},
+            {self.name(key): array for key, array in template.weights.items()},
+            tuple([node.name for node in inputs]),
+            tuple(outputs),
+            input_structure=[Slot(index) for index in range(len(inputs))],
+            output_structure=[Slot(index) for index in range(len(outputs))],
+            output_names=template.result_names,
+            name=name,
+        )
+
+    def done(self) -> Node:
+        """A node of the call's name that ends when all has ended that the call waits for, reads and does."""
+        awaited = [*map(self.awaited, self.template.ends), *(ref.node for ref in self.arguments.values()), *control_of(self.call)]
+        new = node_def(self.call.name, "NoOp", *[f"^{other}" for other in dict.fromkeys(awaited)])
+        new.device = self.call.device
+        return Node(new.name, "tf.NoOp", (), Attributes(new), owner=Owner(new.name, 0, new))
+
+    # one node
+
+    def node(self, node: Node) -> Node:
+        """A node of the function."""
+        assert node.owner is not None
+        source = node.owner.source
+        new = type(source)()
+        new.CopyFrom(source)
+        new.name = self.name(node.name)
+        new.device = source.device or self.call.device
+        awaited = [*map(self.awaited, control_of(source)), *(control_of(self.call) if node.name in self.template.starts else ())]
+        del new.input[:]
+        new.input.extend([*map(self.value, node.inputs), *[f"^{other}" for other in dict.fromkeys(awaited)]])
+        if "_class" in new.attr:
+            self.colocate(new.attr["_class"].list.s)
+        inputs = tuple([Ref(self.name(ref.node), ref.index) for ref in node.inputs])
+        owner = Owner(new.name, 0, new)
+        if node.op == "Const":
+            return Node(new.name, "Const", inputs, Attributes(new) if new.input else EMPTY, {"value": new.name}, node.specs, None, owner)
+        return Node(new.name, node.op, inputs, Attributes(new), EMPTY, node.specs, None, owner)
+
+    def result(self, place: int, value: Ref, awaited: Iterable[str]) -> Node:
+        """A result that waits for nodes."""
+        spec = self.template.result_specs[place]
+        new = identity(self.name(self.template.result_names[place]), self.value(self.template.results[place]), spec.dtype)
+        new.input.extend([f"^{other}" for other in dict.fromkeys(awaited)])
+        new.device = self.call.device
+        return Node(new.name, "tf.Identity", (value,), Attributes(new), EMPTY, (spec,), None, Owner(new.name, 0, new))
+
+    def colocate(self, texts: Any) -> None:
+        """Let a node lie with those of the function, or with what the call reads, under their names now."""
+        kept = [text for text in texts if not text.startswith(COLOCATED)]
+        for other in [text[len(COLOCATED) :].decode() for text in texts if text.startswith(COLOCATED)]:
+            if other in self.template.nodes or other in self.arguments:
+                kept.append(COLOCATED + self.awaited(other).encode())
+        del texts[:]
+        texts.extend(kept)
+
+    # names
+
+    def name(self, name: str) -> str:
+        """The name of one of the function's nodes."""
+        return f"{self.prefix}/{name}"
+
+    def awaited(self, name: str) -> str:
+        """The node to wait for in the place of one of the function's nodes or arguments."""
+        return self.arguments[name].node if name in self.arguments else self.name(name)
+
+    def value(self, ref: Ref) -> str:
+        """One of the function's values, as NodeDefs name it."""
+        return value_name(self.arguments[ref.node] if ref.node in self.arguments else Ref(self.name(ref.node), ref.index))

@@ -1,0 +1,117 @@
+"""A function, read for arguments of which something is known: what is alike in all calls of it, under the function's own names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+import tensorflow as tf
+
+from tfpasses.frontends.graph_def.function_defs import Flat
+from tfpasses.frontends.graph_def.node_defs import node_def
+from tfpasses.frontends.graph_def.nodes import Given, Reading, Variable, narrowed
+from tfpasses.frontends.graph_def.wiring import Wiring, by_name, wired
+from tfpasses.graph import Array, GraphError, Node, Ref, Spec
+from tfpasses.graph.order import sort_keys
+
+__all__ = ["Template", "control_of", "template_of"]
+
+
+@attrs.frozen(eq=False)
+class Template:
+    """A function as nodes. Their specs, and their NodeDefs with inputs as a GraphDef has them, are those of any call alike."""
+
+    arguments: Mapping[str, Spec]
+    nodes: Mapping[str, Node]
+    """Without the arguments."""
+    weights: Mapping[str, Array]
+    results: tuple[Ref, ...]
+    result_names: tuple[str, ...]
+    result_specs: tuple[Spec, ...]
+    starts: frozenset[str]
+    """The nodes, constants apart, that wait for no other of the function: they wait for what the call waits for."""
+    acts: bool
+    """Whether it does more than give its values."""
+    ends: tuple[str, ...]
+    """The nodes that somebody waits for who waits for the call."""
+    unseen: tuple[tuple[str, ...], ...]
+    """For each result, the nodes that do more than give their values, and do not come before it."""
+    loose: tuple[bool, ...]
+    """Of each result, whether it waits for no node of the function: an argument, or a constant."""
+
+
+def template_of(
+    flat: Flat,
+    given: Sequence[Given],
+    read: Callable[[Wiring, Mapping[str, Variable]], Reading],
+    acts: Callable[[Any], bool],
+    is_stateful: Callable[[Any], bool],
+) -> Template:
+    """Read a function for these arguments. `acts` says whether a NodeDef does more than give its values, `is_stateful` whether somebody may
+    wait for it.
+
+    Raises `GraphError`, one line without the function's name, where its nodes form a cycle or are malformed.
+    """
+    specs = {
+        argument.name: Spec(narrowed(spec.shape, argument.shape), argument.dtype)
+        for argument, (spec, _) in zip(flat.arguments, given, strict=True)
+    }
+    handles = {
+        argument.name: Variable(argument.name, np.broadcast_to(np.float32(0), [size or 0 for size in shape]))
+        for argument, (_, shape) in zip(flat.arguments, given, strict=True)
+        if shape is not None and None not in shape
+    }
+    reading = read(wired(by_name([*(placeholder(name, spec) for name, spec in specs.items()), *flat.nodes])), handles)
+    result_specs = []
+    for (name, index), dtype in zip(flat.results, flat.result_dtypes, strict=True):
+        spec = dict(enumerate(reading.nodes[name].specs)).get(index)
+        if spec is None or spec.dtype not in (dtype, "unknown"):
+            raise GraphError(f"node {name}: its output {index}, a result of {dtype}, {f'is {spec.dtype}' if spec else 'does not exist'}")
+        result_specs.append(Spec(spec.shape, dtype))
+    nodes = {name: node for name, node in reading.nodes.items() if name not in specs}
+    sources = {one.name: one for one in flat.nodes}
+    waits = {name: control_of(one) for name, one in sources.items()}
+    before = {name: [one for one in (*(ref.node for ref in nodes[name].inputs), *waits[name]) if one in nodes] for name in nodes}
+    loose = {name for name, node in nodes.items() if node.op == "Const" and not waits[name]}
+    acting = [name for name, one in sources.items() if acts(one)]
+    reached = dict.fromkeys(specs, 0) | reach(sort_keys(nodes, before.__getitem__), before, acting)
+    stateful = [name for name, one in sources.items() if is_stateful(one)]
+    ends = [*stateful, *flat.last, *(ref.node for ref in flat.results if ref.node in nodes)]
+    return Template(
+        specs,
+        nodes,
+        {name: array for name, array in reading.weights.items() if name in nodes},
+        flat.results,
+        flat.result_names,
+        tuple(result_specs),
+        frozenset(name for name in nodes if name not in loose and all(other in loose for other in before[name])),
+        bool(acting),
+        tuple(dict.fromkeys(ends)),
+        tuple([tuple([name for bit, name in enumerate(acting) if not reached[ref.node] >> bit & 1]) for ref in flat.results]),
+        tuple([ref.node in specs or ref.node in loose for ref in flat.results]),
+    )
+
+
+def reach(order: Sequence[str], before: Mapping[str, Sequence[str]], acting: Sequence[str]) -> dict[str, int]:
+    """For each node the acting ones that come before it, itself among them, as bits."""
+    bits = {name: 1 << place for place, name in enumerate(acting)}
+    reached: dict[str, int] = {}
+    for name in order:
+        found = bits.get(name, 0)
+        for other in before[name] if bits else ():
+            found |= reached[other]
+        reached[name] = found
+    return reached
+
+
+def placeholder(name: str, spec: Spec) -> Any:
+    """The NodeDef that stands for an argument."""
+    shape = tf.compat.v1.AttrValue(shape=tf.TensorShape(spec.shape).as_proto())
+    return node_def(name, "Placeholder", dtype=spec.dtype, shape=shape)
+
+
+def control_of(one: Any) -> list[str]:
+    """The nodes that a NodeDef waits for."""
+    return [text[1:] for text in one.input if text[:1] == "^"]
