@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 
-from tfpasses.graph import Edit
+from tfpasses.graph import Edit, Rewrite
 from tfpasses.manager import Context, Contract, Effect, Pass, Remark, register
 from tfpasses.passes.raising.batch_norms import batch_norm_rules
+from tfpasses.passes.raising.calls import call_rules
 from tfpasses.passes.raising.cluster import Raising, waits
+from tfpasses.passes.raising.compiled import compiled_rules
 from tfpasses.passes.raising.constants import constant_rules
 from tfpasses.passes.raising.elementwise import composed_rules, one_for_one_rules
 from tfpasses.passes.raising.linear import linear_rules
@@ -43,11 +45,9 @@ class Canonicalize(Pass):
         """Raise what can be raised; remarks for batch norms in training mode."""
         if not any(node.op.startswith("tf.") for node in edit.nodes.values()):
             return
+        RuleSet(call_rules(self.training, edit.source.functions)).rewrite(edit, context.on_rewrite)
         raising = Raising()
-        constants = RuleSet(constant_rules(raising, alive(edit)))
-        several = RuleSet([*batch_norm_rules(raising), *linear_rules(raising), *composed_rules(raising), *shape_rules(raising)])
-        constants.rewrite(edit, context.on_rewrite)
-        declined = several.rewrite(edit, context.on_rewrite)
+        declined = raise_operations(edit, raising, context.on_rewrite)
         RuleSet([*one_for_one_rules(raising), *reshape_rules(raising)]).rewrite(edit, context.on_rewrite)
         for (rule, name), miss in declined.items():
             if rule in EXPLAINED and name in edit.nodes:
@@ -56,6 +56,19 @@ class Canonicalize(Pass):
 
 EXPLAINED = ("fused batch norm", "batch norm", "batch norm in half precision")
 """The rules whose refusals a user is told."""
+
+
+def raise_operations(edit: Edit, raising: Raising, on_rewrite: Callable[[Rewrite], None] | None = None) -> Mapping[tuple[str, str], Miss]:
+    """Find the constants, then raise what several nodes are together. Gives what rules declined, by rule and node."""
+    RuleSet(constant_rules(raising, alive(edit))).rewrite(edit, on_rewrite)
+    rules = [*batch_norm_rules(raising), *linear_rules(raising), *composed_rules(raising), *shape_rules(raising)]
+    rules += compiled_rules(raising, raise_inside)
+    return RuleSet(rules).rewrite(edit, on_rewrite)
+
+
+def raise_inside(edit: Edit) -> None:
+    """The same in a function's body."""
+    raise_operations(edit, Raising())
 
 
 def remark(pass_name: str, name: str, miss: Miss) -> Remark:
