@@ -9,10 +9,12 @@ from typing import Any, cast
 import numpy as np
 import tensorflow as tf
 
+from tfpasses.frontends.graph_def.attributes import dtype_name
 from tfpasses.frontends.graph_def.room import Room
-from tfpasses.graph import Array, GraphError
+from tfpasses.frontends.graph_def.specs import one_spec
+from tfpasses.graph import Array, GraphError, Spec
 
-__all__ = ["array_of"]
+__all__ = ["constant"]
 
 MOST_REPEATED = 1 << 24
 """A constant may be stored as its first elements, the last of which stands for all that follow: up to so many."""
@@ -26,8 +28,8 @@ FIELDS: dict[int, str] = {
 """Where a TensorProto lists elements as they are, by their dtype. Other dtypes are left to TensorFlow."""
 
 
-def array_of(node: Any, room: Room) -> Array:
-    """The value of a constant, read-only. What is stored as bytes is not copied.
+def constant(node: Any, room: Room) -> tuple[Array, tuple[Spec]]:
+    """The value of a constant, read-only, and its spec. What is stored as bytes is not copied.
 
     Raises `GraphError` where there is none, or where it does not fit its shape or dtype.
     """
@@ -39,33 +41,37 @@ def array_of(node: Any, room: Room) -> Array:
         dtype = tensor.dtype
         if "dtype" not in attributes or attributes["dtype"].type != dtype:
             raise ValueError("its value is of another dtype than its node")
+        kind = numpy_dtype(dtype)
         shape = tuple([dim.size for dim in tensor.tensor_shape.dim[:]])
         content = tensor.tensor_content
-        array = np.frombuffer(content, numpy_dtype(dtype)).reshape(shape) if content else listed(tensor, shape, room)
+        array = np.frombuffer(content, kind).reshape(shape) if content else listed(tensor, shape, kind, room)
         if array.shape != shape:
             raise ValueError(f"it is of shape {array.shape}, said to be of {shape}")
     except (TypeError, ValueError, OverflowError) as error:
         raise GraphError(f"node {node.name}: its constant cannot be read ({' '.join(str(error).split())})") from error
     array.setflags(write=False)
-    return array
+    return array, one_spec(shape, dtype_name(dtype))
 
 
 @cache
 def numpy_dtype(number: int) -> Any:
-    """Raises `TypeError` for numbers that TensorFlow does not have."""
-    return np.dtype(tf.as_dtype(number).as_numpy_dtype)
+    """Raises `TypeError` for numbers that TensorFlow does not have, or of which it has no arrays."""
+    try:
+        return np.dtype(tf.as_dtype(number).as_numpy_dtype)
+    except KeyError as error:
+        raise TypeError(f"there are no arrays of dtype {dtype_name(number)}") from error
 
 
-def listed(tensor: Any, shape: tuple[int, ...], room: Room) -> Array:
+def listed(tensor: Any, shape: tuple[int, ...], kind: Any, room: Room) -> Array:
     """The value of a constant whose elements are stored one by one; the last may stand for many."""
     size = math.prod(shape)
     stored = tensor.ByteSize()
-    if size > stored and (size > MOST_REPEATED or not room.take(size * numpy_dtype(tensor.dtype).itemsize)):
+    if size > stored and (size > MOST_REPEATED or not room.take(size * kind.itemsize)):
         raise ValueError(f"{size} elements in {stored} bytes")
     field = FIELDS.get(tensor.dtype)
     if field is not None:
         elements = getattr(tensor, field)
         if len(elements) in (1, size):
-            array: Array = np.fromiter(elements, numpy_dtype(tensor.dtype))
+            array: Array = np.fromiter(elements, kind)
             return array.reshape(shape) if len(elements) == size else np.broadcast_to(array, shape)
     return cast(Array, tf.make_ndarray(tensor))

@@ -21,8 +21,8 @@ MOST_ELEMENTS = 1 << 63
 """No axis is as long."""
 
 
-def output_specs(node: Any, inputs: Sequence[Spec], values: Values, functions: Mapping[str, Any]) -> tuple[Spec, ...] | None:
-    """The specs of a NodeDef's outputs, given those of its inputs; None for an operation that this TensorFlow does not know."""
+def output_specs(node: Any, shapes: Sequence[Dims], values: Values, functions: Mapping[str, Any]) -> tuple[Spec, ...] | None:
+    """The specs of a NodeDef's outputs, given the shapes of its inputs; None for an operation that this TensorFlow does not know."""
     op, attributes = node.op, node.attr
     outputs = outputs_of(op)
     if outputs is not None:
@@ -37,7 +37,9 @@ def output_specs(node: Any, inputs: Sequence[Spec], values: Values, functions: M
             return tuple([one_spec(proto_shape(shape), dtype)[0] for shape, dtype in zip(told, dtypes, strict=True)])
     if not dtypes:
         return ()
-    specs = one_spec(shape_after(node, [spec.shape for spec in inputs], values), dtypes[0])
+    if op == "IdentityN" and len(shapes) == len(dtypes):
+        return tuple([one_spec(shape, dtype)[0] for shape, dtype in zip(shapes, dtypes, strict=True)])
+    specs = one_spec(shape_after(node, shapes, values), dtypes[0])
     return specs if len(dtypes) == 1 else (*specs, *[one_spec(None, dtype)[0] for dtype in dtypes[1:]])
 
 
