@@ -1,4 +1,4 @@
-"""Calls that are compiled as a whole and hold one linear operation, as Keras writes grouped convolutions: a CPU runs those in no other way."""
+"""Compiled calls of one linear operation: Keras writes grouped convolutions so, which a CPU runs in no other way."""
 
 from __future__ import annotations
 
