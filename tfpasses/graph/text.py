@@ -55,18 +55,21 @@ def weight_line(key: str, array: Array) -> str:
 
 
 def summary(array: Array) -> str:
-    """`min/max/mean`, to four significant digits; the count of non-finite values where there are any."""
+    """`min/max/mean` (of complex numbers, of their magnitudes), to four significant digits; the count of non-finite values where there
+    are any.
+    """
     if array.size == 0:
         return "empty"
-    if not (np.issubdtype(array.dtype, np.number) or array.dtype.kind in "bV"):
+    if array.dtype.names or not (np.issubdtype(array.dtype, np.number) or array.dtype.kind in "bV"):
         return str(array.dtype)
-    finite = array.astype(np.float64)
-    bad = int(finite.size - np.isfinite(finite).sum())
-    if bad:
-        finite = finite[np.isfinite(finite)]
-    if finite.size == 0:
-        return f"{bad} not finite"
-    numbers = "/".join(f"{value:.4g}" for value in (finite.min(), finite.max(), finite.mean()))
+    with np.errstate(all="ignore"):  # any bits can stand in a file
+        finite = np.abs(array).astype(np.float64) if array.dtype.kind == "c" else array.astype(np.float64)
+        bad = int(finite.size - np.isfinite(finite).sum())
+        if bad:
+            finite = finite[np.isfinite(finite)]
+        if finite.size == 0:
+            return f"{bad} not finite"
+        numbers = "/".join(f"{value:.4g}" for value in (finite.min(), finite.max(), finite.mean()))
     return f"{numbers} and {bad} not finite" if bad else numbers
 
 
@@ -118,8 +121,15 @@ def digest(graph: Graph) -> str:
     for key in order:
         array = graph.weights[key]
         state.update(f"{array.dtype.name}{array.shape}".encode())
-        state.update(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")
+        state.update(elements(array))
     return state.hexdigest()
+
+
+def elements(array: Array) -> Any:
+    """What decides what an array holds, as bytes."""
+    if array.dtype.hasobject:  # texts, of which the array holds addresses
+        return repr(array.tolist()).encode()
+    return np.ascontiguousarray(array).view(np.uint8).data if array.size else b""
 
 
 def _fields(fact: Any) -> Iterator[tuple[str, Array]]:

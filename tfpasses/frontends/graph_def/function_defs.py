@@ -66,7 +66,8 @@ def flatten(definition: Any, given: Mapping[str, Any], op_def_of: Callable[[str]
         if argument.name in names or argument.name in places:
             raise GraphError(f"two of its arguments and nodes are named {argument.name}")
         dtypes = known_dtypes(argument, own)
-        shapes = definition.arg_attr[place].attr["_output_shapes"].list.shape if place in definition.arg_attr else ()
+        attributes = definition.arg_attr[place].attr if place in definition.arg_attr else {}
+        shapes = attributes["_output_shapes"].list.shape if "_output_shapes" in attributes else ()
         told = [proto_shape(shape) for shape in shapes] if len(shapes) == len(dtypes) else [None] * len(dtypes)
         single = len(dtypes) == 1 and not argument.type_list_attr and not argument.number_attr
         places[argument.name] = []
