@@ -7,7 +7,7 @@ from tfpasses.graph.errors import FactsError, GraphError, ShapeError, TfpassesEr
 from tfpasses.graph.evaluator import Evaluator, Run
 from tfpasses.graph.facts import ChannelStats, Fact
 from tfpasses.graph.facts_file import load_facts, save_facts
-from tfpasses.graph.files import WriteError, atomic_write
+from tfpasses.graph.files import WriteError, atomic_directory, atomic_write
 from tfpasses.graph.functions import Body, Functions
 from tfpasses.graph.graph import OUTPUT, Array, Graph, Scope
 from tfpasses.graph.journal import Rewrite, follow
@@ -48,6 +48,7 @@ __all__ = [
     "UnsupportedModelError",
     "View",
     "WriteError",
+    "atomic_directory",
     "atomic_write",
     "channel_axis",
     "check_shapes",

@@ -1,0 +1,101 @@
+"""The functions that a GraphDef calls, loaded under names of their own, so that it can be imported beside the one it came from."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.saved_model.function_deserialization import load_function_def_library
+
+from tfpasses.frontends.graph_def.parts import copied, with_nodes
+
+__all__ = ["called", "imported", "with_own_functions"]
+
+CALLS = ("PartitionedCall", "StatefulPartitionedCall")
+
+
+def with_own_functions(definition: Any) -> tuple[Any, dict[str, Any]]:
+    """A GraphDef that calls new `ConcreteFunction`s, and those, by name. Functions that it does not call are left out.
+
+    Under their old names they would be differentiated but once in a process: TensorFlow adds to the names of branches and loops.
+    """
+    library = used_library(definition)
+    if not library.function:
+        return with_nodes(tf.compat.v1.GraphDef(versions=definition.versions), definition.node), {}
+    with no_word_of_custom_gradients():
+        loaded = load_function_def_library(library, load_shared_name_suffix="")
+    names = {old: function.name.decode() for old, function in loaded.items()}
+    nodes = [calling(node, names) for node in definition.node]
+    functions = {function.name.decode(): function for function in loaded.values()}
+    return with_nodes(tf.compat.v1.GraphDef(versions=definition.versions), nodes), functions
+
+
+def imported(graph: Any, body: Any, functions: Mapping[str, Any], mapped: Mapping[str, Any], wanted: Sequence[str]) -> list[Any]:
+    """Import a GraphDef into the default graph, with the functions it calls; gives the values `wanted`."""
+    for function in functions.values():
+        function.add_to_graph(graph)
+    before = len(graph.get_operations())
+    values: list[Any] = tf.import_graph_def(body, dict(mapped), list(wanted), name="")
+    for operation in graph.get_operations()[before:]:
+        if operation.type in CALLS:
+            # Without this TensorFlow asks for symbolic gradients in C++, which many operations do not have.
+            operation._gradient_function = functions[operation.get_attr("f").name]._get_gradient_function()
+    return values
+
+
+def used_library(definition: Any) -> Any:
+    """The functions that nodes call, and those that these call."""
+    functions = {function.signature.name: function for function in definition.library.function}
+    used: dict[str, None] = {}
+    waiting = [name for node in definition.node for name in called(node)]
+    while waiting:
+        name = waiting.pop()
+        if name in functions and name not in used:
+            used[name] = None
+            waiting += [other for node in functions[name].node_def for other in called(node)]
+    library = type(definition.library)()
+    library.function.extend(function for name, function in functions.items() if name in used)
+    library.gradient.extend(one for one in definition.library.gradient if one.function_name in used and one.gradient_func in used)
+    return library
+
+
+def called(node: Any) -> Iterator[str]:
+    """The names of the functions that a NodeDef may call, and of its operation, which may be one."""
+    yield node.op
+    for value in node.attr.values():
+        yield from (function.name for function in functions_of(value))
+
+
+def functions_of(value: Any) -> Iterable[Any]:
+    kind = value.WhichOneof("value")
+    return (value.func,) if kind == "func" else value.list.func if kind == "list" else ()
+
+
+def calling(node: Any, names: Mapping[str, str]) -> Any:
+    """A NodeDef that calls functions by their new names."""
+    if not any(name in names for name in called(node)):
+        return node
+    new = copied(node)
+    new.op = names.get(new.op, new.op)
+    for value in new.attr.values():
+        for function in functions_of(value):
+            function.name = names.get(function.name, function.name)
+    return new
+
+
+@contextlib.contextmanager
+def no_word_of_custom_gradients() -> Iterator[None]:
+    """TensorFlow warns of custom gradients that a file does not hold. Here no file is read: they are registered in this process."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("Importing a function")
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)
