@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -30,6 +30,8 @@ class Place:
     """The nodes are named `prefix/node`."""
     arguments: Mapping[str, Ref]
     """What the call reads, by the function's arguments."""
+    still: Container[str]
+    """Nodes of the graph that are there from the beginning: nobody need wait for them."""
 
     def graph(self, name: str) -> Graph:
         """The nodes. Results that would be there before all has happened that the call waits for, or does, wait for that."""
@@ -38,7 +40,8 @@ class Place:
         made = [*inputs, *map(self.node, template.nodes.values())]
         outputs: list[Ref] = []
         for place, ref in enumerate(template.results):
-            awaited = [*(control_of(self.call) if template.loose[place] else ()), *map(self.awaited, template.unseen[place])]
+            early = ref.node in self.arguments or ref.node in template.loose
+            awaited = [*(control_of(self.call) if early else ()), *map(self.awaited, template.unseen[place])]
             output = Ref(self.name(ref.node), ref.index)
             if awaited:
                 made.append(self.result(place, output, awaited))
@@ -57,7 +60,8 @@ class Place:
 
     def done(self) -> Node:
         """A node of the call's name that ends when all has ended that the call waits for, reads and does."""
-        awaited = [*map(self.awaited, self.template.ends), *(ref.node for ref in self.arguments.values()), *control_of(self.call)]
+        reads = [ref.node for ref in self.arguments.values() if ref.node not in self.still]
+        awaited = [*map(self.awaited, self.template.ends), *reads, *control_of(self.call)]
         new = node_def(self.call.name, "NoOp", *[f"^{other}" for other in dict.fromkeys(awaited)])
         new.device = self.call.device
         return Node(new.name, "tf.NoOp", (), Attributes(new), owner=Owner(new.name, 0, new))
@@ -72,7 +76,12 @@ class Place:
         new.CopyFrom(source)
         new.name = self.name(node.name)
         new.device = source.device or self.call.device
-        awaited = [*map(self.awaited, control_of(source)), *(control_of(self.call) if node.name in self.template.starts else ())]
+        waits = [other for other in control_of(source) if not self.pointless(other)]
+        loose = self.template.loose
+        first = node.name not in loose and all(
+            one in loose or one in self.arguments for one in (*(ref.node for ref in node.inputs), *waits)
+        )
+        awaited = [*map(self.awaited, waits), *(control_of(self.call) if first else ())]
         del new.input[:]
         new.input.extend([*map(self.value, node.inputs), *[f"^{other}" for other in dict.fromkeys(awaited)]])
         if "_class" in new.attr:
@@ -99,6 +108,12 @@ class Place:
                 kept.append(COLOCATED + self.awaited(other).encode())
         del texts[:]
         texts.extend(kept)
+
+    def pointless(self, name: str) -> bool:
+        """Whether nothing changes where nobody waits for one of the function's nodes or arguments."""
+        if name in self.arguments:
+            return self.arguments[name].node in self.still
+        return name in self.template.idle and all(map(self.pointless, self.template.idle[name]))
 
     # names
 

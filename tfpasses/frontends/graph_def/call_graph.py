@@ -10,11 +10,12 @@ import attrs
 
 from tfpasses.frontends.graph_def.function_defs import functions_in, op_def
 
-__all__ = ["CALLS", "Standing", "acts", "is_stateful", "standings"]
+__all__ = ["CALLS", "HANDLES", "Standing", "acts", "is_stateful", "standings"]
 
 CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall", "If", "StatelessIf", "Case", "StatelessCase", "While", "StatelessWhile"})
 """The operations that do what the functions in their attributes do, and nothing else."""
 HANDLES = frozenset({"VarHandleOp", "Variable", "VariableV2"})
+"""The operations that a variable is."""
 QUIET = HANDLES | {"ReadVariableOp", "VarIsInitializedOp", "ResourceGather", "LookupTableFindV2", "LookupTableSizeV2", "Multinomial"}
 RANDOM = ("Random", "TruncatedNormal", "ParameterizedTruncatedNormal", "StatefulRandomBinomial")
 """What TensorFlow calls stateful, and which does nothing that anyone could see but give its values."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from tfpasses.frontends.graph_def.attributes import Attributes, Dims
+from tfpasses.frontends.graph_def.attributes import Attributes, Dims, proto_shape
 from tfpasses.frontends.graph_def.bodies import Place
-from tfpasses.frontends.graph_def.call_graph import CALLS, Standing, acts, is_stateful, standings
+from tfpasses.frontends.graph_def.call_graph import CALLS, HANDLES, Standing, acts, is_stateful, standings
 from tfpasses.frontends.graph_def.function_defs import Flat, flatten, functions_in, op_def, open_names
 from tfpasses.frontends.graph_def.lower import value_name
-from tfpasses.frontends.graph_def.node_defs import identity
+from tfpasses.frontends.graph_def.node_defs import node_def
 from tfpasses.frontends.graph_def.nodes import Given, Reading, Variable, common, read_nodes
 from tfpasses.frontends.graph_def.room import Room
 from tfpasses.frontends.graph_def.templates import Template, control_of, template_of
@@ -33,6 +33,10 @@ PREDICATED = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
 VALUES = frozenset({"PartitionedCall", "StatefulPartitionedCall", *PREDICATED})
 """The operations that give what one of their functions gives."""
 COMPILED = "_XlaMustCompile"
+SHAPES = "output_shapes"
+"""What a loop says of the shapes that it gives."""
+STILL = HANDLES | {"Placeholder", "Const"}
+T = TypeVar("T")
 Key = tuple[str, tuple[tuple[str, bytes], ...]]
 """A function, and the attributes that it leaves to its caller."""
 
@@ -57,6 +61,8 @@ class FunctionLibrary:
         self.functions: dict[str, Any] = {function.signature.name: function for function in definition.library.function}
         self.flats: dict[Key, Flat] = {}
         self.templates: dict[tuple[Key, tuple[Given, ...]], Template] = {}
+        self.refused: dict[Key, str] = {}
+        """Why a function cannot be read."""
         self.kinds: dict[str, int] = {}
         self.open_names: dict[str, frozenset[str]] = {}
         self.depth = 0
@@ -91,6 +97,11 @@ class FunctionLibrary:
         return frozenset([one.name for one in self.definition.node])
 
     @cached_property
+    def still(self) -> frozenset[str]:
+        """The graph's own nodes that are there from the beginning."""
+        return frozenset([one.name for one in self.definition.node if one.op in STILL and not one.input])
+
+    @cached_property
     def waits(self) -> dict[str, dict[str, None]]:
         """Node -> those that wait for it, in the graph and in the bodies that were given."""
         waits: dict[str, dict[str, None]] = {}
@@ -106,11 +117,10 @@ class FunctionLibrary:
     def passing(self, node: Node, value: Ref, spec: Spec) -> Node:
         """See `Functions`."""
         source = source_of(node)
-        new = identity(node.name, value_name(value), spec.dtype)
-        if source.op.startswith("Ref"):
-            new.op = "RefIdentity"
+        texts = [text for text in source.input if text[:1] == "^"]
+        new = node_def(node.name, "RefIdentity" if source.op.startswith("Ref") else "Identity", value_name(value), *texts)
+        new.attr["T"].CopyFrom(source.attr["T"])
         new.device = source.device
-        new.input.extend(text for text in source.input if text[:1] == "^")
         return Node(node.name, f"tf.{new.op}", (value,), Attributes(new), EMPTY, (spec,), None, Owner(node.name, 0, new))
 
     # bodies
@@ -134,10 +144,12 @@ class FunctionLibrary:
             template = self.template(source, called, given)
             if given is None and len(template.arguments) != len(arguments):
                 raise GraphError(f"it takes {len(template.arguments)} arguments, not {len(arguments)}")
-            check_results(template, call.specs)
+            if self.gives(source.op):
+                check_results(template, call.specs)
         except GraphError as error:
             raise GraphError(f"node {call.name}: calls {called.name or 'no function'}: {error}") from error
-        place = Place(template, source, self.free_prefix(call.name, template, taken), dict(zip(template.arguments, arguments, strict=True)))
+        prefix = self.free_prefix(call.name, template, taken)
+        place = Place(template, source, prefix, dict(zip(template.arguments, arguments, strict=True)), self.still)
         graph = place.graph(called.name)
         self.arrays.update(graph.weights)
         done = place.done() if self.waiting(call.name) or template.acts or not call.specs else None
@@ -149,7 +161,9 @@ class FunctionLibrary:
 
     def shapes(self, source: Any, given: Sequence[Given]) -> Sequence[Dims] | None:
         """The shapes of what a call gives, as far as they are known from its functions. `given` are all the inputs of its NodeDef."""
-        if (source.op not in VALUES and source.op not in self.functions) or self.depth >= MOST_DEEP:
+        if not self.gives(source.op):
+            return [proto_shape(shape) for shape in source.attr[SHAPES].list.shape] if SHAPES in source.attr else None
+        if self.depth >= MOST_DEEP:
             return None
         given = given[1:] if source.op in PREDICATED else given
         found: list[Sequence[Dims]] = []
@@ -183,7 +197,7 @@ class FunctionLibrary:
         key = name, tuple([(one, bound[one].SerializeToString(deterministic=True)) for one in sorted(bound)])
         flat = self.flats.get(key)
         if flat is None:
-            flat = self.flats[key] = flatten(definition, bound, self.op_def)
+            flat = self.flats[key] = self.made(key, lambda: flatten(definition, bound, self.op_def))
         known = tuple(given) if given is not None else None
         if known is not None:
             check_arguments(flat, known)
@@ -192,10 +206,30 @@ class FunctionLibrary:
         template = self.templates.get((key, known))
         if template is None:
             self.kinds[name] = self.kinds.get(name, 0) + 1
-            found = (self.functions, self.standings.__getitem__)
-            template = template_of(flat, known, self.read, lambda one: acts(one, *found), lambda one: is_stateful(one, *found))
-            self.templates[key, known] = template
+            template = self.templates[key, known] = self.made(key, lambda: template_of(flat, known, self.read, self.acts, self.is_stateful))
         return template
+
+    def made(self, key: Key, make: Callable[[], T]) -> T:
+        """What `make` makes of a function. Where it cannot, it is not asked again: that would be as long a way for each call."""
+        if key in self.refused:
+            raise GraphError(self.refused[key])
+        try:
+            return make()
+        except GraphError as error:
+            self.refused[key] = str(error)
+            raise
+
+    def acts(self, one: Any) -> bool:
+        """Whether a NodeDef does more than give its values."""
+        return acts(one, self.functions, self.standings.__getitem__)
+
+    def is_stateful(self, one: Any) -> bool:
+        """Whether somebody may wait for a NodeDef."""
+        return is_stateful(one, self.functions, self.standings.__getitem__)
+
+    def gives(self, op: str) -> bool:
+        """Whether an operation gives what one of its functions gives."""
+        return op in VALUES or op in self.functions
 
     def read(self, wiring: Wiring, handles: Mapping[str, Variable]) -> Reading:
         """Read NodeDefs that may call these functions."""

@@ -30,16 +30,18 @@ class Template:
     results: tuple[Ref, ...]
     result_names: tuple[str, ...]
     result_specs: tuple[Spec, ...]
-    starts: frozenset[str]
-    """The nodes, constants apart, that wait for no other of the function: they wait for what the call waits for."""
+    loose: frozenset[str]
+    """The constants that wait for nothing."""
+    idle: Mapping[str, frozenset[str]]
+    """Of the nodes that others of the function wait for, those by which nothing has been done, nor read of what others write; with the
+    arguments that come before them. To wait for one of these is to wait for its arguments.
+    """
     acts: bool
     """Whether it does more than give its values."""
     ends: tuple[str, ...]
     """The nodes that somebody waits for who waits for the call."""
     unseen: tuple[tuple[str, ...], ...]
     """For each result, the nodes that do more than give their values, and do not come before it."""
-    loose: tuple[bool, ...]
-    """Of each result, whether it waits for no node of the function: an argument, or a constant."""
 
 
 def template_of(
@@ -73,11 +75,14 @@ def template_of(
     nodes = {name: node for name, node in reading.nodes.items() if name not in specs}
     sources = {one.name: one for one in flat.nodes}
     waits = {name: control_of(one) for name, one in sources.items()}
-    before = {name: [one for one in (*(ref.node for ref in nodes[name].inputs), *waits[name]) if one in nodes] for name in nodes}
-    loose = {name for name, node in nodes.items() if node.op == "Const" and not waits[name]}
+    before = {name: [*(ref.node for ref in reading.nodes[name].inputs), *waits.get(name, ())] for name in reading.nodes}
+    order = sort_keys(before, before.__getitem__)
     acting = [name for name, one in sources.items() if acts(one)]
-    reached = dict.fromkeys(specs, 0) | reach(sort_keys(nodes, before.__getitem__), before, acting)
+    reached = reach(order, before, {name: 1 << place for place, name in enumerate(acting)})
     stateful = [name for name, one in sources.items() if is_stateful(one)]
+    waited = {other for others in waits.values() for other in others if other in nodes}
+    places = {name: 1 << place for place, name in enumerate(specs, 1)}
+    comes_after = reach(order, before, {**places, **dict.fromkeys(stateful, 1)}) if waited else {}
     ends = [*stateful, *flat.last, *(ref.node for ref in flat.results if ref.node in nodes)]
     return Template(
         specs,
@@ -86,17 +91,20 @@ def template_of(
         flat.results,
         flat.result_names,
         tuple(result_specs),
-        frozenset(name for name in nodes if name not in loose and all(other in loose for other in before[name])),
+        frozenset(name for name, node in nodes.items() if node.op == "Const" and not waits[name]),
+        {
+            name: frozenset(argument for argument, place in places.items() if comes_after[name] & place)
+            for name in waited
+            if not comes_after[name] & 1
+        },
         bool(acting),
         tuple(dict.fromkeys(ends)),
         tuple([tuple([name for bit, name in enumerate(acting) if not reached[ref.node] >> bit & 1]) for ref in flat.results]),
-        tuple([ref.node in specs or ref.node in loose for ref in flat.results]),
     )
 
 
-def reach(order: Sequence[str], before: Mapping[str, Sequence[str]], acting: Sequence[str]) -> dict[str, int]:
-    """For each node the acting ones that come before it, itself among them, as bits."""
-    bits = {name: 1 << place for place, name in enumerate(acting)}
+def reach(order: Sequence[str], before: Mapping[str, Sequence[str]], bits: Mapping[str, int]) -> dict[str, int]:
+    """For each node the bits of all that come before it, and of itself."""
     reached: dict[str, int] = {}
     for name in order:
         found = bits.get(name, 0)

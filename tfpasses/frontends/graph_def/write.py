@@ -112,9 +112,12 @@ class Writer:
     def output(self, ref: Ref, name: str) -> str:
         """The value of a graph output, under the name that it had."""
         if name and name != value_name(ref) and ":" not in name and name in self.source.nodes:
-            if name in self.nodes:
+            there = self.nodes.get(name)
+            if there is not None and there.op != "NoOp":
                 raise UnsupportedModelError(f"output {name}: {ref} stands for it, but a node of the name {name} is there still")
             self.nodes[name] = identity(name, value_name(ref), self.graph.spec(ref).dtype)
+            if there is not None:  # where a call stood: it waits for all that the call did
+                self.nodes[name].input.extend(there.input)
             ref = Ref(name)
         return f"{ref.node}:{ref.index}"
 
@@ -245,7 +248,7 @@ class Writer:
 
     def drop_waiting_for_the_gone(self) -> None:
         """Control inputs that name nodes that are not there any more."""
-        if self.nodes.keys() >= self.source.nodes.keys():
+        if self.nodes.keys() == self.source.nodes.keys():
             return
         for name, one in self.nodes.items():
             kept = [text for text in one.input if text[:1] != "^" or text[1:] in self.nodes]
