@@ -80,6 +80,8 @@ CANONICAL: dict[str, LayerCase] = {
     "relu": LayerCase(L.ReLU, (4,)),
     "relu all": LayerCase(lambda: L.ReLU(max_value=0.5, negative_slope=0.1, threshold=0.2), (40,)),
     "leaky relu": LayerCase(lambda: L.LeakyReLU(negative_slope=0.3), (4,)),
+    "prelu": LayerCase(lambda: L.PReLU(alpha_initializer="random_uniform"), IMAGE),
+    "prelu with shared axes": LayerCase(lambda: L.PReLU(shared_axes=[1, 2], alpha_initializer="random_uniform"), IMAGE),
     "softmax": LayerCase(L.Softmax, (4,)),
     **{
         f"activation {name}": LayerCase(lambda name=name: L.Activation(name), (40,))
@@ -144,7 +146,6 @@ OPAQUE: dict[str, LayerCase] = {
     "softmax axis 1": LayerCase(lambda: L.Softmax(axis=1), IMAGE),
     "flatten channels first": LayerCase(lambda: L.Flatten(**FIRST), IMAGE),
     "batch norm renorm": LayerCase(lambda: L.BatchNormalization(renorm=True), (4,)),
-    "prelu": LayerCase(lambda: L.PReLU(shared_axes=[1, 2]), IMAGE),
     "elu": LayerCase(lambda: L.ELU(alpha=0.5), (4,)),
     "layer norm": LayerCase(lambda: L.LayerNormalization(epsilon=1e-2), (4,)),
     "group norm": LayerCase(lambda: L.GroupNormalization(2), IMAGE),

@@ -12,7 +12,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfpasses.api import Result, compare_models, from_keras, load, run, save
+    from tfpasses.api import (
+        Result,
+        compare_models,
+        from_concrete_function,
+        from_graph_def,
+        from_keras,
+        from_saved_model,
+        from_session,
+        load,
+        run,
+        save,
+    )
     from tfpasses.graph import Graph, TfpassesError, diff
     from tfpasses.manager import Contract, Effect, Pass, Pipeline, register, rule
 
@@ -26,7 +37,11 @@ __all__ = [
     "TfpassesError",
     "compare_models",
     "diff",
+    "from_concrete_function",
+    "from_graph_def",
     "from_keras",
+    "from_saved_model",
+    "from_session",
     "load",
     "register",
     "rule",
@@ -35,7 +50,8 @@ __all__ = [
 ]
 
 _HOME = {
-    **dict.fromkeys(("Result", "compare_models", "from_keras", "load", "run", "save"), "tfpasses.api"),
+    **dict.fromkeys(("Result", "compare_models", "load", "run", "save"), "tfpasses.api"),
+    **dict.fromkeys((f"from_{kind}" for kind in ("concrete_function", "graph_def", "keras", "saved_model", "session")), "tfpasses.api"),
     **dict.fromkeys(("Graph", "TfpassesError", "diff"), "tfpasses.graph"),
     **dict.fromkeys(("Contract", "Effect", "Pass", "Pipeline", "register", "rule"), "tfpasses.manager"),
 }

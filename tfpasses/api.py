@@ -1,4 +1,4 @@
-"""What a user calls: read, run, write. Glue between the frontends and the manager; TensorFlow is imported by the calls that need it."""
+"""What a user calls: read, run, write. Glue between models and the manager; TensorFlow is imported by the calls that need it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Literal
 import attrs
 import numpy as np
 
+from tfpasses import models
 from tfpasses.graph import Array, Evaluator, Fact, FactsError, Graph, GraphError, Ref, Rewrite, TfpassesError, load_facts, save_facts
 from tfpasses.manager import (
     Journal,
@@ -39,10 +40,13 @@ __all__ = [
     "Result",
     "Verify",
     "compare_models",
+    "from_concrete_function",
+    "from_graph_def",
     "from_keras",
+    "from_saved_model",
+    "from_session",
     "load",
     "read_data",
-    "read_model",
     "run",
     "save",
 ]
@@ -60,7 +64,7 @@ class Result:
     """What a run gives."""
 
     model: Any
-    """Of the kind that went in: a new Keras model for a Keras model, a graph for a graph."""
+    """Of the kind that went in: a new Keras model for a Keras model, a GraphDef for a GraphDef, a graph for a graph, and so on."""
     graph: Graph
     """The rewritten graph, with its facts."""
     remarks: tuple[Remark, ...]
@@ -70,8 +74,13 @@ class Result:
     """A record a pass: the graphs before and after, and every rewrite."""
     verdicts: tuple[Verdict, ...] = ()
     """What numeric verification measured."""
-    names: Mapping[str, str] = attrs.field(factory=dict)
+    names: models.Names = attrs.field(factory=dict)
     """Node of `graph` -> its name when `model` is read again, where that differs."""
+
+    origin: Path | None = None
+    """The file that went in, where it was one."""
+    changed: bool = True
+    """Whether anything was rewritten, but for raising operations that are written as they were read."""
 
     @property
     def rewrites(self) -> tuple[Rewrite, ...]:
@@ -79,12 +88,12 @@ class Result:
         return tuple(rewrite for record in self.journal for rewrite in record.journal)
 
     def detached(self) -> Result:
-        """The same without the journal, and with the graph as it is read from the new model: nothing in it keeps the Keras model that
-        went in, or its weights, in memory. Of a graph that went in only the journal is let go: a graph keeps the model it was read from.
+        """The same without the journal, and with the graph as it is read from the new model: nothing in it keeps the model that went in,
+        or its weights, in memory. Of a graph that went in only the journal is let go: a graph keeps the model it was read from.
         """
         if isinstance(self.model, Graph):
             return attrs.evolve(self, journal=())
-        graph = attrs.evolve(from_keras(self.model), facts=rename_facts(self.graph.facts, self.names))
+        graph = attrs.evolve(models.read_again(self.model, self.graph), facts=rename_facts(self.graph.facts, self.names))
         return attrs.evolve(self, journal=(), graph=graph, names={})
 
 
@@ -95,19 +104,51 @@ def from_keras(model: Any) -> Graph:
     return frontend.from_keras(model)
 
 
-def read_model(path: str | Path) -> Any:
-    """The model in a `.keras` or `.h5` file, without its training configuration, read in Keras's safe mode."""
-    from tfpasses.frontends import keras as frontend
+def from_graph_def(definition: Any, inputs: Sequence[str] | None = None, outputs: Sequence[str] | None = None) -> Graph:
+    """Read a `tf.compat.v1.GraphDef`, without its variables.
 
-    return frontend.load_model(path)
+    `inputs` are names of placeholders, without them all. `outputs` are values (`node`, `node:1`); without them the results that
+    TensorFlow names `Identity`, `Identity_1`, .., or the one node that nothing reads. Raises `GraphError`, one line, for a malformed one.
+    """
+    from tfpasses.frontends import graph_def as frontend
+
+    return frontend.from_graph_def(definition, inputs, outputs)
 
 
-def load(path: str | Path, facts: str | Path | None = None) -> Graph:
-    """Read a `.keras` or `.h5` file into a graph, with the facts that an earlier run saved beside it.
+def from_concrete_function(function: Any) -> Graph:
+    """Read a `ConcreteFunction`, or a `tf.function` of one trace, with its variables. Raises `UnsupportedModelError` for another."""
+    from tfpasses.frontends import graph_def as frontend
+
+    return frontend.from_concrete_function(function)
+
+
+def from_saved_model(source: Any, signature: str | None = None, tags: str | Sequence[str] | None = None) -> Graph:
+    """Read a SavedModel's folder, or what `tf.saved_model.load` gave: every signature, or the named one.
+
+    Raises `UnsupportedModelError`, one line, naming what there is.
+    """
+    from tfpasses.frontends import graph_def as frontend
+
+    return frontend.from_saved_model(source, signature, tags)
+
+
+def from_session(session: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Graph:
+    """Read the graph of a `tf.compat.v1.Session` with the values of its variables, between placeholders and values named by the caller.
+
+    Raises `UnsupportedModelError`, one line, for unknown names, uninitialized variables and a closed session.
+    """
+    from tfpasses.frontends import graph_def as frontend
+
+    return frontend.from_session(session, inputs, outputs)
+
+
+def load(path: str | Path, facts: str | Path | None = None, wanted: models.Selection = models.EVERYTHING) -> Graph:
+    """Read a model file (`.keras`, `.h5`, `.pb`, `.pbtxt`) or a SavedModel's folder into a graph, with the facts that an earlier run saved
+    beside it.
 
     Raises `UnsupportedModelError` or `FactsError`, one line, naming the file and what to do.
     """
-    graph = from_keras(read_model(path))
+    _, graph = models.opened(path, wanted)
     return graph if facts is None else attrs.evolve(graph, facts=load_facts(facts, graph))
 
 
@@ -123,27 +164,32 @@ def read_data(path: str | Path) -> Mapping[str, Array]:
 
 
 def save(what: Any, path: str | Path, facts: str | Path | None = None) -> None:
-    """Write a graph, a Keras model or a `Result` as its suffix says; with `facts`, also what is known of its values (`.npz`).
+    """Write a graph, a model or a `Result` as the path's suffix says (a path without suffix is a SavedModel's folder); with `facts`, also
+    what is known of its values (`.npz`).
 
     Raises `UnsupportedModelError` where the format cannot hold the model, `WriteError` where a file cannot be written.
     """
-    from tfpasses.frontends import keras as frontend
-
-    graph = what.graph if isinstance(what, Result) else what if isinstance(what, Graph) else None
-    names: Mapping[str, str] = what.names if isinstance(what, Result) else {}
-    model = what.model if isinstance(what, Result) else what
-    if isinstance(model, Graph):
-        model, names = frontend.write(model)
-    written = frontend.from_keras(model)
-    frontend.save_model(model, path)
+    result = what if isinstance(what, Result) else None
+    model, names = (what, {}) if result is None else (result.model, result.names)
+    graph = models.read(what) if result is None else result.graph
+    if result is not None and result.origin is not None and not result.changed and models.same_kind(result.origin, Path(path)):
+        models.copy_file(result.origin, Path(path))
+    else:
+        if isinstance(model, Graph):
+            model, names = models.write(model)
+        models.save_file(graph, path, model)
     if facts is not None:
-        known = {} if graph is None else graph.facts
-        save_facts(facts, attrs.evolve(written, facts=rename_facts(known, names)))
+        written = graph if isinstance(model, Graph) else models.read_again(model, graph)
+        save_facts(facts, attrs.evolve(written, facts=rename_facts(graph.facts, names)))
 
 
 def rename_facts(facts: Mapping[tuple[Ref, str], Fact], names: Mapping[str, str]) -> dict[tuple[Ref, str], Fact]:
     """The facts under the names that nodes have when the written model is read again."""
     return {(Ref(names.get(ref.node, ref.node), ref.index), kind): fact for (ref, kind), fact in facts.items()}
+
+
+CANONICALIZE = "canonicalize"
+"""The pass that lets all others see what operations of a `tf.Graph` are; it goes first where a pipeline does not name it."""
 
 
 def run(
@@ -154,12 +200,17 @@ def run(
     data: Mapping[str, Array] | None = None,
     facts: Mapping[tuple[Ref, str], Fact] | str | Path | None = None,
     observers: Sequence[Observer] = (),
+    inputs: Sequence[str] | None = None,
+    outputs: Sequence[str] | None = None,
+    signature: str | None = None,
 ) -> Result:
-    """Run a pipeline on a Keras model or a graph, and give a rewritten one of the same kind.
+    """Run a pipeline on a model, and give a rewritten one of the same kind: a Keras model, a GraphDef, a (concrete) function, a SavedModel
+    (its folder, or as loaded), a session, a graph.
 
     `verify`: `structure` and `shapes` check the graph after each pass; `numeric` also makes every pass that claims to keep the
     function prove it against float64, on `data` (arrays by input name) or seeded random inputs. `facts`: what is known of the
-    model's values, or the file an earlier run saved.
+    model's values, or the file an earlier run saved. `inputs` and `outputs` name what is meant in a GraphDef or a session, `signature`
+    in a SavedModel. On operations of TensorFlow `canonicalize` runs first, named or not.
 
     Raises `PipelineError` before anything runs, `PassError` where a pass fails, `VerificationError` where a check does.
     """
@@ -168,9 +219,13 @@ def run(
     if data is not None and verify != "numeric":
         raise DataError('data is only used with verify="numeric"')
     passes = Pipeline.of(pipeline)
-    graph = model if isinstance(model, Graph) else from_keras(model)
+    origin = Path(model) if isinstance(model, str | Path) else None
+    given = isinstance(model, Graph)
+    model, graph = models.opened(model, models.Selection(names_of(inputs), names_of(outputs), signature))
     if facts is not None:
         graph = attrs.evolve(graph, facts=load_facts(facts, graph) if isinstance(facts, str | Path) else check_facts(facts))
+    if any(node.op.startswith("tf.") for node in graph.nodes.values()) and all(item.name != CANONICALIZE for item in passes.passes):
+        passes = Pipeline.of([CANONICALIZE, *passes.passes])
     level = LEVELS.index(verify)
     timing, remarks, journal = Timing(), RemarkLog(), Journal()
     watching: list[Observer] = [timing, remarks, journal]
@@ -178,24 +233,39 @@ def run(
     watching += [ShapeCheck()] if level >= 2 else []
     evaluator, numeric = None, None
     if verify == "numeric":
-        from tfpasses.frontends.keras import keras_evaluator
-
-        evaluator = keras_evaluator()
+        evaluator = models.evaluator(graph)
         numeric = NumericCheck(evaluator, check_data(graph, data))
         watching.append(numeric)
     rewritten = run_passes(graph, passes, [*watching, *observers], evaluator)
-    verdicts = tuple(numeric.verdicts) if numeric else ()
-    if isinstance(model, Graph):
-        return Result(rewritten, rewritten, tuple(remarks.remarks), tuple(timing.seconds), tuple(journal.records), verdicts)
-    from tfpasses.frontends import keras as frontend
-
+    done = Result(
+        rewritten,
+        rewritten,
+        tuple(remarks.remarks),
+        tuple(timing.seconds),
+        tuple(journal.records),
+        tuple(numeric.verdicts) if numeric else (),
+        origin=origin,
+        changed=any(record.journal for record in journal.records if record.pass_.name != CANONICALIZE),
+    )
+    if given:
+        return done
     notes: list[Remark] = []
-    written, names = frontend.write(rewritten, lambda text: notes.append(Remark("to-keras", "note", rewritten.name, text)))
+    last = rewritten if done.changed else graph
+    written, names = models.write(last, lambda text: notes.append(Remark(WRITING, "note", graph.name, text)))
     if numeric is not None:
-        inputs = numeric.inputs if numeric.inputs is not None else random_inputs(graph)
-        for text in check_written(rewritten, written, graph, model, numeric.evaluator, inputs):
-            notes.append(Remark("to-keras", "note", rewritten.name, text))
-    return Result(written, rewritten, (*remarks.remarks, *notes), tuple(timing.seconds), tuple(journal.records), verdicts, names)
+        fed = numeric.inputs if numeric.inputs is not None else random_inputs(graph)
+        for text in check_written(last, written, graph, model, numeric.evaluator, fed):
+            notes.append(Remark(WRITING, "note", graph.name, text))
+    return attrs.evolve(done, model=written, remarks=(*done.remarks, *notes), names=names)
+
+
+WRITING = "write"
+"""What remarks about the written model stand under."""
+
+
+def names_of(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Names as a tuple; one alone is one of one."""
+    return None if names is None else (names,) if isinstance(names, str) else tuple(names)
 
 
 def check_facts(facts: Any) -> dict[tuple[Ref, str], Fact]:
@@ -235,11 +305,9 @@ def check_written(graph: Graph, model: Any, read: Graph, source: Any, evaluator:
 
 def misfit(graph: Graph, model: Any, evaluator: Evaluator, inputs: Mapping[str, Array]) -> OutputDifference | None:
     """The first output at which a Keras model does not compute its graph, if any. Raises `GraphError` where Keras cannot call it."""
-    from tfpasses.frontends import keras as frontend
-
     fed = {Ref(name): inputs[name] for name in graph.inputs}
     ours = evaluator.compile(graph, list(fed), graph.outputs)(fed)
-    theirs = frontend.call_model(model, graph, list(fed.values()))
+    theirs = models.call(model, graph, list(fed.values()))
     theirs = [
         np.where(np.isfinite(a), b, a) if a.dtype.kind == "f" and a.shape == b.shape else b for a, b in zip(ours, theirs, strict=True)
     ]
@@ -282,17 +350,21 @@ def sample_array(name: str, values: Any) -> Array:
 
 
 def compare_models(
-    a: Any, b: Any, data: Mapping[str, Array] | None = None, *, tolerance: float | None = None, seed: int = 0
+    a: Any,
+    b: Any,
+    data: Mapping[str, Array] | None = None,
+    *,
+    tolerance: float | None = None,
+    seed: int = 0,
+    wanted: models.Selection = models.EVERYTHING,
 ) -> list[OutputDifference]:
-    """Call two Keras models on the same inputs and compare their outputs one by one, in order. Inputs go by name where the two
-    models have the same names, else by order.
+    """Call two models, or those in two files, on the same inputs and compare their outputs one by one, in order. Inputs go by name where
+    the two models have the same names, else by order.
 
     What is allowed: see `tfpasses.manager.compare_outputs`. Raises `TfpassesError` where the inputs or
     the number of outputs differ, `VerificationError` where an output's shape does.
     """
-    from tfpasses.frontends import keras as frontend
-
-    first, second = from_keras(a), from_keras(b)
+    (a, first), (b, second) = models.opened(a, wanted), models.opened(b, wanted)
     by_name = sorted(first.inputs) == sorted(second.inputs)
     pairs = [(first.inputs, first), (first.inputs if by_name else second.inputs, second)]
     specs = [[graph.nodes[name].specs[0] for name in names] for names, graph in pairs]
@@ -303,10 +375,10 @@ def compare_models(
         )
     inputs = check_data(first, data) or random_inputs(first, seed)
     values = [inputs[name] for name in first.inputs]
-    ours = frontend.call_model(a, first, values)
-    theirs = frontend.call_model(b, second, [inputs[name] for name in second.inputs] if by_name else values)
+    ours = models.call(a, first, values)
+    theirs = models.call(b, second, [inputs[name] for name in second.inputs] if by_name else values)
     for name, x, y in zip(first.output_names, ours, theirs, strict=True):
         if x.shape != y.shape:
             raise VerificationError(f"output {name} has shape {x.shape} in the first model and {y.shape} in the second")
     fed = {Ref(name): value for name, value in zip(first.inputs, values, strict=True)}
-    return compare_outputs(first, ours, theirs, frontend.keras_evaluator(), fed, tolerance)
+    return compare_outputs(first, ours, theirs, models.evaluator(first), fed, tolerance)

@@ -22,7 +22,23 @@ import click
 __all__ = ["main"]
 
 FILE = click.Path(path_type=Path)
-MODEL_SUFFIXES = (".keras", ".h5", ".hdf5")
+NAMES = "Names, with commas between."
+
+
+def names(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """An option's names, parted by commas."""
+    return None if value is None else tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def selecting(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say what of a model is meant."""
+    for option in (
+        click.option("--signature", help="The signature of a SavedModel that is meant. Without: all of them."),
+        click.option("--outputs", callback=names, help=f"The values that a GraphDef gives (`node`, `node:1`). {NAMES} Without: guessed."),
+        click.option("--inputs", callback=names, help=f"The placeholders of a GraphDef that are meant. {NAMES} Without: all."),
+    ):
+        command = option(command)
+    return command
 
 
 class Commands(click.Group):
@@ -79,7 +95,8 @@ def main() -> None:
 @main.command()
 @click.argument("model", type=FILE)
 @click.option("-p", "--pipeline", required=True, help="Passes, as text (`fold-batch-norms,..{key=value}`) or as a .toml file.")
-@click.option("-o", "--output", required=True, type=FILE, help="The file to write, .keras or .h5.")
+@click.option("-o", "--output", required=True, type=FILE, help="The file (.keras, .h5, .pb, .pbtxt) or SavedModel's folder to write.")
+@selecting
 @click.option(
     "--verify",
     type=click.Choice(["off", "structure", "shapes", "numeric"]),
@@ -102,26 +119,38 @@ def run(
     load_facts: Path | None,
     verbose: bool,
     as_json: bool,
+    inputs: tuple[str, ...] | None,
+    outputs: tuple[str, ...] | None,
+    signature: str | None,
 ) -> None:
-    """Rewrite MODEL (.keras or .h5) by a pipeline of passes."""
+    """Rewrite MODEL by a pipeline of passes: a Keras model (.keras, .h5), a GraphDef (.pb, .pbtxt) or a SavedModel's folder. Operations of
+    TensorFlow are raised first (canonicalize), and what no pass changed leaves as it was; where nothing changes, MODEL is copied.
+    """
     from tfpasses import api
-    from tfpasses.manager import Pipeline
     from tfpasses.view import ProgressBar, print_remarks, print_rewrites, print_summary, run_json
 
-    passes = Pipeline.read(pipeline) if pipeline.endswith(".toml") else Pipeline.parse(pipeline)
-    check_readable(model, data, load_facts)
-    check_writable(output, facts)
-    if output.suffix not in MODEL_SUFFIXES:
-        raise click.BadParameter(f"{output}: models are written as .keras or .h5.", param_hint="-o")
+    passes = pipeline_of(pipeline)
+    check_model(model)
+    check_readable(data, load_facts)
+    check_target(output)
+    check_writable(facts)
     if data is not None and verify != "numeric":
         raise click.BadParameter("is only used with --verify numeric.", param_hint="--data")
     if facts is not None and facts.resolve() in (output.resolve(), model.resolve()):
         raise click.BadParameter(f"{facts}: is also the name of a model; name another file.", param_hint="--facts")
     with ProgressBar.shown(len(passes.passes)) as bar, quiet():
         bar.step(f"reading {model.name}")
-        source = api.read_model(model)
-        inputs = api.read_data(data) if data else None
-        result = api.run(source, passes, verify=verify, data=inputs, facts=load_facts, observers=[bar])  # type: ignore[arg-type]  # a Choice
+        result = api.run(
+            model,
+            passes,
+            verify=verify,  # type: ignore[arg-type]  # a Choice
+            data=api.read_data(data) if data else None,
+            facts=load_facts,
+            observers=[bar],
+            inputs=inputs,
+            outputs=outputs,
+            signature=signature,
+        )
         if as_json:
             report = json_text(run_json(str(passes), result.journal, result.timings, result.remarks, result.verdicts))
         else:
@@ -132,7 +161,7 @@ def run(
             )
             report += f"{model} -> {output}" + (f", facts in {facts}" if facts else "")
         bar.step(f"writing {output.name}")
-        source, result = None, result.detached()
+        result = result.detached()
         gc.collect()  # Keras takes memory to write a file: the model that went in need not be there beside it
         api.save(result, output, facts=facts)
     click.echo(report)
@@ -159,16 +188,29 @@ def list_passes(as_json: bool) -> None:
 @click.argument("model", type=FILE)
 @click.option("--format", "kind", type=click.Choice(["text", "dot", "svg", "json"]), help="Without: what -o's ending says, else text.")
 @click.option("-o", "--output", type=FILE, help="Write to a file instead of standard output.")
-def show(model: Path, kind: str | None, output: Path | None) -> None:
+@click.option("-p", "--pipeline", help="Show it after these passes: `canonicalize` for the operations of TensorFlow raised, say.")
+@selecting
+def show(
+    model: Path,
+    kind: str | None,
+    output: Path | None,
+    pipeline: str | None,
+    inputs: tuple[str, ...] | None,
+    outputs: tuple[str, ...] | None,
+    signature: str | None,
+) -> None:
     """Show MODEL as a graph: text, Graphviz's language, an SVG picture, or JSON."""
     from tfpasses import api, view
     from tfpasses.graph import atomic_write
+    from tfpasses.models import Selection
 
     kind = kind or {".dot": "dot", ".svg": "svg", ".json": "json"}.get(output.suffix if output else "", "text")
-    check_readable(model)
+    check_model(model)
     check_writable(output)
     with quiet():
-        graph = api.load(model)
+        graph = api.load(model, wanted=Selection(inputs, outputs, signature))
+        if pipeline is not None:
+            graph = api.run(graph, pipeline_of(pipeline)).graph
     forms: dict[str, Callable[[], str]] = {
         "text": graph.to_text,
         "dot": lambda: view.to_dot(graph),
@@ -186,14 +228,19 @@ def show(model: Path, kind: str | None, output: Path | None) -> None:
 @click.argument("a", type=FILE)
 @click.argument("b", type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def diff_models(a: Path, b: Path, as_json: bool) -> None:
+@selecting
+def diff_models(
+    a: Path, b: Path, as_json: bool, inputs: tuple[str, ...] | None, outputs: tuple[str, ...] | None, signature: str | None
+) -> None:
     """Compare the graphs of A and B as text; exit 1 where they differ."""
     from tfpasses import api
     from tfpasses.graph import diff
+    from tfpasses.models import Selection
 
-    check_readable(a, b)
+    check_model(a, b)
+    wanted = Selection(inputs, outputs, signature, lenient=True)
     with quiet():
-        lines = diff(api.load(a), api.load(b)).splitlines()
+        lines = diff(api.load(a, wanted=wanted), api.load(b, wanted=wanted)).splitlines()
     if lines and lines[0].startswith("---"):
         lines[:2] = [f"--- {a}", f"+++ {b}"]
     if as_json:
@@ -215,19 +262,81 @@ def diff_models(a: Path, b: Path, as_json: bool) -> None:
     help="Allowed difference relative to an output's scale. Without: what A's own rounding explains.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def verify(a: Path, b: Path, data: Path | None, seed: int, tolerance: float | None, as_json: bool) -> None:
+@selecting
+def verify(
+    a: Path,
+    b: Path,
+    data: Path | None,
+    seed: int,
+    tolerance: float | None,
+    as_json: bool,
+    inputs: tuple[str, ...] | None,
+    outputs: tuple[str, ...] | None,
+    signature: str | None,
+) -> None:
     """Call A and B on the same inputs and compare their outputs; exit 1 beyond tolerance."""
     from tfpasses import api, view
+    from tfpasses.models import Selection
 
-    check_readable(a, b, data)
+    check_model(a, b)
+    check_readable(data)
+    wanted = Selection(inputs, outputs, signature, lenient=True)
     with quiet():
-        inputs = api.read_data(data) if data else None
-        found = api.compare_models(api.read_model(a), api.read_model(b), inputs, tolerance=tolerance, seed=seed)
+        arrays = api.read_data(data) if data else None
+        found = api.compare_models(a, b, arrays, tolerance=tolerance, seed=seed, wanted=wanted)
     if as_json:
         click.echo(json_text(view.verify_json(found)))
     else:
         click.echo(drawn(lambda console: view.print_differences(console, found)), nl=False)
     raise click.exceptions.Exit(0 if all(difference.ok for difference in found) else 1)
+
+
+@main.command()
+@click.argument("model", type=FILE)
+@click.argument("output", type=FILE)
+@selecting
+def convert(model: Path, output: Path, inputs: tuple[str, ...] | None, outputs: tuple[str, ...] | None, signature: str | None) -> None:
+    """Write MODEL as another kind, by OUTPUT's ending: a GraphDef of constants (.pb, .pbtxt), or a SavedModel's folder."""
+    from tfpasses import models
+
+    check_model(model)
+    check_target(output)
+    with quiet():
+        read, graph = models.opened(model, models.Selection(inputs, outputs, signature))
+        models.save_file(graph, output, None if read is graph else read)
+    click.echo(f"{model} -> {output}")
+
+
+def pipeline_of(text: str) -> Any:
+    """A pipeline as text, or in a .toml file."""
+    from tfpasses.manager import Pipeline
+
+    return Pipeline.read(text) if text.endswith(".toml") else Pipeline.parse(text)
+
+
+MODEL_SUFFIXES = (".keras", ".h5", ".hdf5", ".pb", ".pbtxt", ".meta")
+SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
+
+
+def check_model(*paths: Path) -> None:
+    """Refuse a model that is not there before TensorFlow is loaded."""
+    for path in paths:
+        if not os.path.isdir(path):
+            check_readable(path)
+        elif not any(os.path.isfile(path / name) for name in SAVED_MODEL):
+            raise click.ClickException(f"{path}: is a directory, and no SavedModel (it holds no {SAVED_MODEL[0]}); name a model")
+
+
+def check_target(path: Path) -> None:
+    """Refuse a model's file or folder that cannot be written before any work is done."""
+    if path.suffix and path.suffix not in MODEL_SUFFIXES and not os.path.isdir(path):
+        kinds = ", ".join(MODEL_SUFFIXES)
+        raise click.BadParameter(f"{path}: models are written as {kinds}, or as a SavedModel's folder, without an ending.", param_hint="-o")
+    if os.path.isdir(path) and path.suffix not in MODEL_SUFFIXES:
+        if os.listdir(path) and not os.path.isfile(path / SAVED_MODEL[0]):
+            raise click.ClickException(f"{path}: is a folder of other things, with no {SAVED_MODEL[0]}; name another")
+        path = path / SAVED_MODEL[0]
+    check_writable(path)
 
 
 def check_readable(*paths: Path | None) -> None:

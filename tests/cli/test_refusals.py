@@ -36,7 +36,7 @@ def test_a_name_that_is_too_long(reads, tmp_path, command):
 
 @pytest.mark.parametrize("command", READERS)
 def test_a_folder_for_a_model(reads, tmp_path, command):
-    assert reads(tmp_path, command) == "is a directory; name a file"
+    assert reads(tmp_path, command) == "is a directory, and no SavedModel (it holds no saved_model.pb); name a model"
 
 
 @pytest.mark.parametrize("command", READERS)
@@ -129,7 +129,9 @@ def test_a_negative_tolerance(refusal, files):
 
 
 def test_an_output_of_another_kind(refusal, files, tmp_path):
-    assert "models are written as .keras or .h5" in refusal(*run(files, *FOLD, "-o", tmp_path / "out.onnx"))
+    assert "models are written as .keras, .h5, .hdf5, .pb, .pbtxt, .meta, or as a SavedModel's folder" in refusal(
+        *run(files, *FOLD, "-o", tmp_path / "out.onnx")
+    )
 
 
 @pytest.mark.parametrize("command", ["run", "show"])

@@ -132,7 +132,7 @@ def test_where_keras_adds_a_bias_to_the_wrong_axis_it_does_so_before_and_after(w
     model = keras.Model(x, layer(L.BatchNormalization(axis=1)(x)))
     result = tfpasses.run(model, "fold-batch-norms", verify="numeric")
     assert len(result.rewrites) == 1  # no shift is moved
-    notes = [remark.reason for remark in result.remarks if remark.pass_name == "to-keras"]
+    notes = [remark.reason for remark in result.remarks if remark.pass_name == "write"]
     assert [note.partition(" (")[0] for note in notes] == (
         ["the written model was not compared: Keras does not compute the model that went in as its layers say"] if width == 4 else []
     )

@@ -113,13 +113,13 @@ def test_constants_are_weights_and_placeholders_inputs():
 def test_constants_of_every_dtype(dtype, shape):
     values = np.ones(shape, "float32")
     array = np.array(values.astype(str), dtype=object) if dtype == "str" else values.astype(tf.as_dtype(dtype).as_numpy_dtype)
-    graph = from_graph_def(build(constant("c", array), ("y", "Identity", ["c"], {})))
+    graph = from_graph_def(build(constant("c", array)), outputs=["c"])
     assert graph.weights["c"].tolist() == (np.array(array, dtype="S").tolist() if dtype == "str" else array.tolist())
 
 
 def test_the_elements_of_a_large_constant_are_not_copied():
-    definition = build(constant("c", np.arange(1000.0)), ("y", "Identity", ["c"], {}))
-    assert isinstance(from_graph_def(definition).weights["c"].base.base, bytes)
+    definition = build(constant("c", np.arange(1000.0)))
+    assert isinstance(from_graph_def(definition, outputs=["c"]).weights["c"].base.base, bytes)
 
 
 def test_values_with_several_outputs():
@@ -173,6 +173,10 @@ SHAPES = {
     "halves": (lambda x: tf.split(x, 2), KNOWN),
     "slices": (lambda x: tf.concat([tf.reshape(x[..., 1:, None, ::2], [-1]), tf.reshape(x[:, 1:-1:3, ::-1, None, 3:], [-1])], 0), KNOWN),
     "slice, unknown": (lambda x: x[0, 2:5, :, ::-2], IMAGE),
+    "swish": (lambda x: tf.nn.silu(tf.nn.conv2d(x, K, 2, "SAME")), IMAGE),
+    "gelu": (tf.nn.gelu, IMAGE),
+    "rows of a matrix product": (lambda x: tf.tensordot(x, tf.ones((4, 7)), 1), IMAGE),
+    "a part of the shape": (lambda x: tf.reshape(x, [tf.shape(x)[0], tf.shape(x)[1], -1]), KNOWN),
     "no rank": (lambda x: tf.nn.relu(x) + 1.0, tf.TensorSpec(None, tf.float32)),
 }
 
@@ -202,6 +206,17 @@ def assert_shapes_agree(definition, may_lack=0):
 
 # without a rule of ours: the statistics of a fused batch norm, the parts of a split
 LACKING = {"batch norm": 5, "reshape, packed": 1, "halves": 4}
+
+
+def test_operations_that_keep_the_shape_do_so_by_their_own_definition():
+    from tensorflow.python.framework import op_def_registry
+
+    from tfpasses.frontends.graph_def.shapes import BROADCAST, SAME
+
+    for name in (*SAME, *BROADCAST):
+        definition = op_def_registry.get(name)
+        assert definition is not None, name
+        assert len(definition.input_arg) >= (2 if name in BROADCAST else 1), name
 
 
 @pytest.mark.parametrize("case", SHAPES)

@@ -37,7 +37,9 @@ def test_a_layer_has_the_shape_that_keras_says(case):
     assert_shapes_agree(CANONICAL[case].model())
 
 
-@pytest.mark.parametrize("case", [case for case, entry in CANONICAL.items() if len(entry.shape) > 1 and "flatten" not in case])
+@pytest.mark.parametrize(
+    "case", [case for case, entry in CANONICAL.items() if len(entry.shape) > 1 and "flatten" not in case and case != "prelu"]
+)
 def test_a_layer_on_unknown_sizes_has_the_shape_that_keras_says(case):
     entry = CANONICAL[case]
     axis = 0 if "channels first" in case or case == "batch norm axis 1" else -1

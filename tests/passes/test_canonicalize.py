@@ -104,7 +104,9 @@ def test_a_fused_batch_norm(name, layout):
 
 def conv(x, filters=C, size=3, seed=9, kernel=None, **options):
     options = {"strides": [1, 1, 1, 1], "padding": "SAME", **options}
-    return RAW.Conv2D(input=x, filter=tf.constant(draw(size, size, x.shape[-1], filters, seed=seed)) if kernel is None else kernel, **options)
+    return RAW.Conv2D(
+        input=x, filter=tf.constant(draw(size, size, x.shape[-1], filters, seed=seed)) if kernel is None else kernel, **options
+    )
 
 
 def folded(definition, options="", outputs=None):

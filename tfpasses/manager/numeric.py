@@ -165,7 +165,8 @@ def between(graph: Graph, names: Sequence[str], place: Mapping[str, int]) -> set
 def border(graph: Graph, names: Sequence[str], roots: tuple[str, ...]) -> Region:
     """The region of some nodes, with the values that cross its border."""
     inside = set(names)
-    feeds = dict.fromkeys(ref for name in names for ref in graph.nodes[name].inputs if ref.node not in inside)
+    read = (ref for name in names for ref in graph.nodes[name].inputs if ref.node not in inside)
+    feeds = dict.fromkeys(ref for ref in read if graph.nodes[ref.node].op != "Variable")  # a handle is no value that could be handed in
     leaving = {Ref(name, index) for name in names for (user, _), index in graph.users[name].items() if user not in inside}
     return Region(roots, tuple(names), tuple(feeds), tuple(ref for ref in values_of(graph, names) if ref in leaving))
 

@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager import context, execute
 from tensorflow.python.framework import op_def_registry
 
-from tfpasses.frontends.evaluator import TensorFlowEvaluator
+from tfpasses.frontends.evaluator import TensorFlowEvaluator, cannot_compute
 from tfpasses.frontends.graph_def.attributes import Attributes
+from tfpasses.frontends.graph_def.nodes import Variable
+from tfpasses.frontends.graph_def.parts import with_nodes
 from tfpasses.frontends.graph_def.read import Source
+from tfpasses.frontends.graph_def.write import Written, write
 from tfpasses.graph import Array, Graph, GraphError, Node
 
-__all__ = ["graph_def_evaluator", "run_function"]
+__all__ = ["call_graph", "function_around", "graph_def_evaluator"]
 
 Tensor = Any
+NONE: Mapping[str, Variable] = MappingProxyType({})
 
 
 def graph_def_evaluator(graph: Graph) -> TensorFlowEvaluator:
     """The evaluator for graphs that were read from a GraphDef (and what passes made of them): functions that nodes call are its own."""
     assert isinstance(graph.source, Source)
-    library = graph.source.definition.library
+    library, variables = graph.source.definition.library, graph.source.variables
     imported: dict[str, Any] = {}
+    handles: dict[str, Any] = {}
 
     def run(node: Node, inputs: Sequence[Tensor], params: Sequence[Array]) -> Sequence[Tensor]:
+        if node.op == "Variable":
+            one = handles.setdefault(node.name, tf.Variable(variables[node.name].value, dtype=variables[node.name].value.dtype))
+            return [one.handle if node.specs[0].dtype == "resource" else one.value()]
         definition = definition_of(node)
         if any(value.WhichOneof("value") == "func" or value.list.func for value in definition.attr.values()):
             if node.name not in imported:
@@ -34,7 +44,7 @@ def graph_def_evaluator(graph: Graph) -> TensorFlowEvaluator:
             return list(imported[node.name](*inputs))
         return run_operation(node, definition, inputs)
 
-    return TensorFlowEvaluator(run, lambda node, dtype: takes(definition_of(node).op, dtype))
+    return TensorFlowEvaluator(run, lambda node, dtype: node.op != "Variable" and takes(definition_of(node).op, dtype))
 
 
 def definition_of(node: Node) -> Any:
@@ -52,7 +62,8 @@ def run_operation(node: Node, definition: Any, inputs: Sequence[Tensor]) -> Sequ
     given = types_given(known, definition, inputs)
     attributes: list[Any] = []
     for attribute in known.attr:
-        value = definition.attr[attribute.name] if attribute.name in definition.attr else attribute.default_value
+        told = attribute.name in definition.attr  # a protocol buffer's map makes what it is asked for
+        value = definition.attr[attribute.name] if told else attribute.default_value
         attributes += [attribute.name, given.get(attribute.name, plain(value))]
     return list(execute.quick_execute(definition.op.encode(), len(node.specs), list(inputs), tuple(attributes), context.context()))
 
@@ -82,10 +93,14 @@ def takes(op: str, dtype: str) -> bool:
     fed = {argument.type_attr for argument in known.input_arg} if known is not None else set()
     open_ones = [attribute for attribute in types if attribute.name in fed]
     fixed = known is not None and any(argument.type in FLOATS for argument in known.input_arg)
-    return bool(open_ones) and not fixed and all(
-        not attribute.allowed_values.list.type or number in attribute.allowed_values.list.type
-        for attribute in open_ones
-        if not attribute.allowed_values.list.type or FLOATS & set(attribute.allowed_values.list.type)
+    return (
+        bool(open_ones)
+        and not fixed
+        and all(
+            not attribute.allowed_values.list.type or number in attribute.allowed_values.list.type
+            for attribute in open_ones
+            if not attribute.allowed_values.list.type or FLOATS & set(attribute.allowed_values.list.type)
+        )
     )
 
 
@@ -133,8 +148,36 @@ def input_types(definition: Any) -> list[int]:
     return types
 
 
-def run_function(definition: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
-    """A callable from the values of some placeholders of a GraphDef to some of its values."""
-    wrapped = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(definition, name=""), [])
+def run_function(definition: Any, inputs: Sequence[str], outputs: Sequence[str], variables: Mapping[str, Variable] = NONE) -> Any:
+    """A ConcreteFunction from some placeholders of a GraphDef to some of its values; `variables` by the names of their handles."""
+    known = {name: tf.Variable(variable.value) for name, variable in variables.items()}
+    references = {node.name for node in definition.node if node.op in ("Variable", "VariableV2")}
+    definition = with_nodes(definition, [node for node in definition.node if node.name not in known])
+
+    def imported() -> None:
+        capture = tf.compat.v1.get_default_graph().capture
+        fed = {f"{name}:0": one.value() if name in references else capture(one.handle) for name, one in known.items()}
+        tf.graph_util.import_graph_def(definition, input_map=fed, name="")
+
+    wrapped = tf.compat.v1.wrap_function(imported, [])
     graph = wrapped.graph
     return wrapped.prune([graph.get_tensor_by_name(name) for name in inputs], [graph.get_tensor_by_name(name) for name in outputs])
+
+
+def function_around(written: Written) -> Any:
+    """A ConcreteFunction of what was written, on new variables."""
+    return run_function(written.definition, [f"{name}:0" for name in written.inputs], written.outputs, written.variables)
+
+
+def call_graph(graph: Graph, values: Sequence[Array]) -> list[Array]:
+    """The flat outputs of the GraphDef that a graph is written as, called by TensorFlow as a whole on one array an input.
+
+    Raises `GraphError` where TensorFlow cannot run it on these.
+    """
+    written = write(graph)
+    try:
+        function = function_around(written)
+        fed = [tf.convert_to_tensor(value, graph.nodes[name].specs[0].dtype) for name, value in zip(graph.inputs, values, strict=True)]
+        return [np.asarray(value) for value in function(*fed)]
+    except (tf.errors.OpError, ValueError, TypeError) as error:
+        raise cannot_compute(f"graph {graph.name}", error) from error

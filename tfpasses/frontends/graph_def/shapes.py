@@ -304,10 +304,15 @@ def fill(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
 SAME = (
     *("Identity", "StopGradient", "PreventGradient", "CheckNumerics", "Cast", "BiasAdd", "Neg", "Abs", "Square", "Sqrt", "Rsqrt"),
     *("Reciprocal", "Exp", "Log", "Erf", "Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Sigmoid", "Tanh", "Softplus", "Softmax"),
-    *("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "LRN", "AddN"),
+    *("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "LRN", "AddN", "Softsign", "LogSoftmax", "Erfc", "Erfinv", "Sign", "Inv"),
+    *("Expm1", "Log1p", "Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh", "Lgamma", "Digamma"),
+    *("Ceil", "Floor", "Round", "Rint", "IsNan", "IsInf", "IsFinite", "LogicalNot", "ZerosLike", "OnesLike", "Snapshot", "ClipByValue"),
+    *("FakeQuantWithMinMaxArgs", "FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel", "QuantizeAndDequantizeV2"),
+    *("Cumsum", "Cumprod", "Roll", "ReverseV2", "MatrixBandPart"),
 )
 BROADCAST = (
     *("Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "Maximum", "Minimum", "SquaredDifference", "Pow", "SelectV2"),
+    *("FloorDiv", "FloorMod", "Mod", "TruncateDiv", "DivNoNan", "MulNoNan", "Xdivy", "Xlogy", "Atan2", "ApproximateEqual"),
     *("Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "NotEqual", "LogicalAnd", "LogicalOr"),
 )
 
