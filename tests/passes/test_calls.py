@@ -209,16 +209,34 @@ def test_a_frozen_call_that_is_compiled_is_inlined_and_waits_for_nothing():
     assert [list(node.input) for node in followers] == [[relu.name]]
 
 
-def test_a_frozen_branch_that_tensorflow_lowered_is_resolved():
-    kernel = tf.Variable(np.linspace(-1, 1, 12, dtype="float32").reshape(4, 3))
+def checked(x):
+    tf.debugging.assert_less(x, 10.0)
+    return x + 1.0
 
-    def call(x):
-        return tf.cond(tf.constant(True), lambda: one(x @ kernel), lambda: x @ kernel - tf.cond(x[0, 0] > 0, lambda: 1.0, lambda: 2.0))
 
-    definition = convert_variables_to_constants_v2(tf.function(call).get_concrete_function(ROW)).graph.as_graph_def()
-    if any(node.op == "Switch" for node in definition.node):
-        check_same(definition)
-    assert not check_same(definition).library.function
+def lowered(x, training):
+    """What TensorFlow makes Switch and Merge of: a branch that waits for a check, with a call, a constant, and a check in one of two."""
+    with tf.control_dependencies([tf.debugging.Assert(x[0, 0] < 10.0, [x])]):
+        y = tf.cond(training, lambda: one(x) - tf.reduce_mean(x, 0), lambda: checked(tf.cond(x[0, 0] > 0, lambda: one(x), lambda: -x)))
+    return y, tf.cond(training, lambda: tf.constant(1.0), lambda: tf.constant(2.0))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_frozen_branch_that_tensorflow_lowered_is_resolved(training):
+    concrete = tf.function(lowered).get_concrete_function(ROW, tf.TensorSpec((), tf.bool))
+    definition = convert_variables_to_constants_v2(concrete).graph.as_graph_def()
+    assert "Switch" in [node.op for node in definition.node]
+    outputs = outputs_of(definition)
+    new = to_graph_def(resolved(from_graph_def(definition, outputs=outputs), training)[0])
+    for x in (X, -X):
+        feeds = {"x": x, "training": np.bool_(training)}
+        for mine, wanted in zip(compute(new, feeds, outputs), compute(definition, feeds, outputs), strict=True):
+            np.testing.assert_array_equal(mine, wanted)
+    assert Counter(node.op for node in new.node)["Mean"] == training
+    assert not [node.name for node in new.node if node.op == "Switch" and node.input[1] == "training"]
+    for one_of_both in (definition, new):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="assertion failed"):
+            compute(one_of_both, {"x": X + 20, "training": np.bool_(training)}, outputs)
 
 
 def test_the_nodes_of_a_body_leave_as_they_lay_in_the_function():
@@ -488,11 +506,6 @@ def test_a_call_may_still_be_run_by_its_name():
             session.run("v/Assign")
             session.run(call, {"x:0": X})
             assert session.run(graph.get_tensor_by_name("v/Read/ReadVariableOp:0")) == X.sum()
-
-
-def checked(x):
-    tf.debugging.assert_less(x, 10.0)
-    return x + 1.0
 
 
 @pytest.mark.parametrize("build", [calling(tf.function(checked)), calling(tf.function(calling(tf.function(checked))))])

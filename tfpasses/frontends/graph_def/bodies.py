@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import attrs
@@ -19,7 +20,7 @@ __all__ = ["Place"]
 COLOCATED = b"loc:@"
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, slots=False)
 class Place:
     """Where a function's nodes are to stand."""
 
@@ -32,6 +33,19 @@ class Place:
     """What the call reads, by the function's arguments."""
     still: Container[str]
     """Nodes of the graph that are there from the beginning: nobody need wait for them."""
+    waits: dict[str, dict[str, None]]
+    """Node -> those that wait for it: takes up who waits here."""
+
+    @cached_property
+    def call_waits(self) -> Sequence[str]:
+        """What the call waits for."""
+        return control_of(self.call)
+
+    @cached_property
+    def pointless(self) -> frozenset[str]:
+        """The function's nodes and arguments before which nothing happens: nothing changes where nobody waits for them."""
+        still = {name for name, ref in self.arguments.items() if ref.node in self.still}
+        return frozenset(still).union([name for name, arguments in self.template.idle.items() if arguments <= still])
 
     def graph(self, name: str) -> Graph:
         """The nodes. Results that would be there before all has happened that the call waits for, or does, wait for that."""
@@ -41,7 +55,7 @@ class Place:
         outputs: list[Ref] = []
         for place, ref in enumerate(template.results):
             early = ref.node in self.arguments or ref.node in template.loose
-            awaited = [*(control_of(self.call) if early else ()), *map(self.awaited, template.unseen[place])]
+            awaited = [*(self.call_waits if early else ()), *map(self.awaited, template.unseen[place])]
             output = Ref(self.name(ref.node), ref.index)
             if awaited:
                 made.append(self.result(place, output, awaited))
@@ -61,9 +75,10 @@ class Place:
     def done(self) -> Node:
         """A node of the call's name that ends when all has ended that the call waits for, reads and does."""
         reads = [ref.node for ref in self.arguments.values() if ref.node not in self.still]
-        awaited = [*map(self.awaited, self.template.ends), *reads, *control_of(self.call)]
-        new = node_def(self.call.name, "NoOp", *[f"^{other}" for other in dict.fromkeys(awaited)])
+        awaited = [*map(self.awaited, self.template.ends), *reads, *self.call_waits]
+        new = node_def(self.call.name, "NoOp")
         new.device = self.call.device
+        self.wait(new, awaited)
         return Node(new.name, "tf.NoOp", (), Attributes(new), owner=Owner(new.name, 0, new))
 
     # one node
@@ -74,30 +89,36 @@ class Place:
         source = node.owner.source
         new = type(source)()
         new.CopyFrom(source)
-        new.name = self.name(node.name)
-        new.device = source.device or self.call.device
-        waits = [other for other in control_of(source) if not self.pointless(other)]
-        loose = self.template.loose
-        first = node.name not in loose and all(
-            one in loose or one in self.arguments for one in (*(ref.node for ref in node.inputs), *waits)
-        )
-        awaited = [*map(self.awaited, waits), *(control_of(self.call) if first else ())]
-        del new.input[:]
-        new.input.extend([*map(self.value, node.inputs), *[f"^{other}" for other in dict.fromkeys(awaited)]])
+        new.name = name = self.name(node.name)
+        if self.call.device and not source.device:
+            new.device = self.call.device
+        new.input[:] = map(self.value, node.inputs)
+        waits = [one for one in self.template.waits.get(node.name, ()) if one not in self.pointless]
+        awaited = list(map(self.awaited, waits))
+        if self.call_waits and self.is_first(node, waits):
+            awaited += self.call_waits
+        if awaited:
+            self.wait(new, awaited)
         if "_class" in new.attr:
             self.colocate(new.attr["_class"].list.s)
         inputs = tuple([Ref(self.name(ref.node), ref.index) for ref in node.inputs])
-        owner = Owner(new.name, 0, new)
+        owner = Owner(name, 0, new)
         if node.op == "Const":
-            return Node(new.name, "Const", inputs, Attributes(new) if new.input else EMPTY, {"value": new.name}, node.specs, None, owner)
-        return Node(new.name, node.op, inputs, Attributes(new), EMPTY, node.specs, None, owner)
+            return Node(name, "Const", inputs, Attributes(new) if awaited else EMPTY, {"value": name}, node.specs, None, owner)
+        return Node(name, node.op, inputs, Attributes(new), EMPTY, node.specs, None, owner)
+
+    def is_first(self, node: Node, waits: Sequence[str]) -> bool:
+        """Whether a node comes after no other of the function but constants: it, and so all after it, waits for what the call waits for."""
+        loose = self.template.loose
+        before = [*(ref.node for ref in node.inputs), *waits]
+        return node.name not in loose and all(one in loose or one in self.arguments for one in before)
 
     def result(self, place: int, value: Ref, awaited: Iterable[str]) -> Node:
         """A result that waits for nodes."""
         spec = self.template.result_specs[place]
         new = identity(self.name(self.template.result_names[place]), self.value(self.template.results[place]), spec.dtype)
-        new.input.extend([f"^{other}" for other in dict.fromkeys(awaited)])
         new.device = self.call.device
+        self.wait(new, awaited)
         return Node(new.name, "tf.Identity", (value,), Attributes(new), EMPTY, (spec,), None, Owner(new.name, 0, new))
 
     def colocate(self, texts: Any) -> None:
@@ -109,11 +130,11 @@ class Place:
         del texts[:]
         texts.extend(kept)
 
-    def pointless(self, name: str) -> bool:
-        """Whether nothing changes where nobody waits for one of the function's nodes or arguments."""
-        if name in self.arguments:
-            return self.arguments[name].node in self.still
-        return name in self.template.idle and all(map(self.pointless, self.template.idle[name]))
+    def wait(self, new: Any, awaited: Iterable[str]) -> None:
+        """Let a NodeDef wait for nodes."""
+        for other in dict.fromkeys(awaited):
+            new.input.append(f"^{other}")
+            self.waits.setdefault(other, {})[new.name] = None
 
     # names
 

@@ -149,13 +149,10 @@ class FunctionLibrary:
         except GraphError as error:
             raise GraphError(f"node {call.name}: calls {called.name or 'no function'}: {error}") from error
         prefix = self.free_prefix(call.name, template, taken)
-        place = Place(template, source, prefix, dict(zip(template.arguments, arguments, strict=True)), self.still)
+        place = Place(template, source, prefix, dict(zip(template.arguments, arguments, strict=True)), self.still, self.waits)
         graph = place.graph(called.name)
         self.arrays.update(graph.weights)
         done = place.done() if self.waiting(call.name) or template.acts or not call.specs else None
-        for node in (*graph.nodes.values(), *([done] if done is not None else [])):
-            for other in control_of(source_of(node)) if node.op != "Input" else ():
-                self.waits.setdefault(other, {})[node.name] = None
         compiled = [source.attr, called.attr, self.functions[called.name].attr]
         return Body(graph, done, any(COMPILED in attributes and attributes[COMPILED].b for attributes in compiled))
 

@@ -25,8 +25,9 @@ FEW, OUTPUT_BYTES = 64, 64
 MOST_STEPS = 8
 """So far is the way from a variable's handle to what reads it looked along."""
 HANDED_ON = frozenset({"tf.Identity", "tf.Switch", "tf.RefSwitch", "tf.Enter"})
-SWITCHES = frozenset({"Switch", "RefSwitch", "_SwitchN"})
 MERGES = frozenset({"Merge", "RefMerge"})
+GIVEN_ON = MERGES | {"Switch", "RefSwitch", "_SwitchN", "ReadVariableOp"}
+"""The operations whose shapes `passed_on` tells."""
 Given = tuple[Spec, Dims]
 """What is known of an argument of a call; of a variable's handle, the shape of the variable."""
 Called = Callable[[Any, Sequence[Given]], Sequence[Dims] | None]
@@ -70,7 +71,6 @@ def read_nodes(
 
     Raises `GraphError`, one line, where a constant cannot be read, or an output does not exist.
     """
-    refined = SWITCHES | MERGES | {"ReadVariableOp"} | calling
     nodes: dict[str, Node] = {}
     weights: dict[str, Array] = {}
     elements: dict[str, Any] = {}
@@ -98,7 +98,7 @@ def read_nodes(
         specs = one_spec(None, "unknown") * max(wiring.counts.get(node, 1), 1) if told is None else told
         if len(specs) > FEW and not room.take(len(specs) * OUTPUT_BYTES):
             raise GraphError(f"node {node}: {len(specs)} outputs are more than all that the graph holds; the file may be corrupted")
-        if op in refined and row:
+        if op in calling or (op in GIVEN_ON and row):
             given = [(nodes[ref.node].specs[ref.index], held(ref, nodes, weights)) for ref in row]
             found = called(one, given) if op in calling else passed_on(op, given, len(specs))
             if found is not None and len(found) == len(specs):

@@ -30,6 +30,8 @@ class Template:
     results: tuple[Ref, ...]
     result_names: tuple[str, ...]
     result_specs: tuple[Spec, ...]
+    waits: Mapping[str, Sequence[str]]
+    """The nodes that wait for others, with those."""
     loose: frozenset[str]
     """The constants that wait for nothing."""
     idle: Mapping[str, frozenset[str]]
@@ -74,7 +76,7 @@ def template_of(
         result_specs.append(Spec(spec.shape, dtype))
     nodes = {name: node for name, node in reading.nodes.items() if name not in specs}
     sources = {one.name: one for one in flat.nodes}
-    waits = {name: control_of(one) for name, one in sources.items()}
+    waits = {name: others for name, one in sources.items() if (others := control_of(one))}
     before = {name: [*(ref.node for ref in reading.nodes[name].inputs), *waits.get(name, ())] for name in reading.nodes}
     order = sort_keys(before, before.__getitem__)
     acting = [name for name, one in sources.items() if acts(one)]
@@ -91,7 +93,8 @@ def template_of(
         flat.results,
         flat.result_names,
         tuple(result_specs),
-        frozenset(name for name, node in nodes.items() if node.op == "Const" and not waits[name]),
+        waits,
+        frozenset(name for name, node in nodes.items() if node.op == "Const" and name not in waits),
         {
             name: frozenset(argument for argument, place in places.items() if comes_after[name] & place)
             for name in waited
