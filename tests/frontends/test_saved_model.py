@@ -26,7 +26,7 @@ def network():
     x = keras.Input((8, 8, 3), name="image")
     y = keras.layers.Conv2D(4, 3, name="conv")(x)
     y = keras.layers.BatchNormalization(name="norm")(y)
-    y = keras.layers.Conv2D(4, 3, groups=2, name="grouped")(keras.layers.ReLU()(y))
+    y = keras.layers.Conv2D(4, 3, groups=2, activation="silu", name="grouped")(keras.layers.ReLU()(y))
     y = keras.layers.Dropout(0.5)(keras.layers.GlobalAveragePooling2D()(y))
     return keras.Model(x, keras.layers.Dense(2, name="head")(y))
 

@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.saved_model.function_deserialization import load_function_def_library
 
+from tfpasses.frontends.graph_def.custom_gradients import OwnGradient, bind, with_own_gradients
 from tfpasses.frontends.graph_def.parts import copied, with_nodes
 
 __all__ = ["called", "imported", "with_own_functions"]
@@ -17,29 +18,44 @@ __all__ = ["called", "imported", "with_own_functions"]
 CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
 
-def with_own_functions(definition: Any) -> tuple[Any, dict[str, Any]]:
+def with_own_functions(definition: Any, handles: Mapping[int, Any]) -> tuple[Any, dict[str, Any]]:
     """A GraphDef that calls new `ConcreteFunction`s, and those, by name. Functions that it does not call are left out.
 
     Under their old names they would be differentiated but once in a process: TensorFlow adds to the names of branches and loops.
+    `handles` are those of new variables by the `id` of those of the old ones.
     """
+    alone = tf.compat.v1.GraphDef(versions=definition.versions)
     library = used_library(definition)
     if not library.function:
-        return with_nodes(tf.compat.v1.GraphDef(versions=definition.versions), definition.node), {}
+        return with_nodes(alone, definition.node), {}
+    gradients: dict[str, OwnGradient] = {}
+    for function in library.function:
+        nodes, made = with_own_gradients(function.node_def, handles)
+        if made:
+            del function.node_def[:]
+            function.node_def.extend(nodes)
+            gradients |= made
     with no_word_of_custom_gradients():
         loaded = load_function_def_library(library, load_shared_name_suffix="")
+    for function in loaded.values() if gradients else ():
+        bind(gradients, function.graph.get_operations())
     names = {old: function.name.decode() for old, function in loaded.items()}
-    nodes = [calling(node, names) for node in definition.node]
     functions = {function.name.decode(): function for function in loaded.values()}
-    return with_nodes(tf.compat.v1.GraphDef(versions=definition.versions), nodes), functions
+    return with_nodes(alone, [calling(node, names) for node in definition.node]), functions
 
 
-def imported(graph: Any, body: Any, functions: Mapping[str, Any], mapped: Mapping[str, Any], wanted: Sequence[str]) -> list[Any]:
+def imported(
+    graph: Any, body: Any, functions: Mapping[str, Any], handles: Mapping[int, Any], mapped: Mapping[str, Any], wanted: Sequence[str]
+) -> list[Any]:
     """Import a GraphDef into the default graph, with the functions it calls; gives the values `wanted`."""
     for function in functions.values():
         function.add_to_graph(graph)
     before = len(graph.get_operations())
-    values: list[Any] = tf.import_graph_def(body, dict(mapped), list(wanted), name="")
-    for operation in graph.get_operations()[before:]:
+    nodes, gradients = with_own_gradients(body.node, handles)
+    values: list[Any] = tf.import_graph_def(with_nodes(body, nodes), dict(mapped), list(wanted), name="")
+    made = graph.get_operations()[before:]
+    bind(gradients, made)
+    for operation in made:
         if operation.type in CALLS:
             # Without this TensorFlow asks for symbolic gradients in C++, which many operations do not have.
             operation._gradient_function = functions[operation.get_attr("f").name]._get_gradient_function()

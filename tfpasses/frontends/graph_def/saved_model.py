@@ -74,7 +74,7 @@ class SavedModelContainer:
         variables = new_variables(written.variables, self.variables)
         signatures: dict[str, Any] = {}
         for part in self.parts:
-            signatures |= dict.fromkeys(part.signatures, rebuilt_part(part, written, variables))
+            signatures |= dict.fromkeys(part.signatures, rebuilt_part(part, written, variables, self.variables))
         unique = {id(variable): variable for variable in variables.values()}
         return RewrittenSavedModel(signatures, unique.values(), self.resources, self.extra)
 
@@ -199,22 +199,28 @@ def joined(
 # and out
 
 
-def rebuilt_part(part: Part, written: Written, variables: Mapping[str, Any]) -> Any:
+def rebuilt_part(part: Part, written: Written, news: Mapping[str, Any], olds: Mapping[str, Any]) -> Any:
     """One function, as a new `ConcreteFunction`, of what it needs of the GraphDef of all; its names without the prefix again."""
-    own = written.inputs[part.inputs], written.outputs[part.outputs]
-    nodes = needed(written.definition.node, [*map(node_of, own[1]), *(part.prefix + name for name in part.traced.effects)])
+    fed, given = written.inputs[part.inputs], written.outputs[part.outputs]
+    nodes = needed(written.definition.node, [*map(node_of, given), *(part.prefix + name for name in part.traced.effects)])
     there = {node.name for node in nodes}
 
     def bare(name: str) -> str:
         short = name.removeprefix(part.prefix)
         return name if short in there and short != name else short
 
+    def under(prefix: str, told: Mapping[str, Any]) -> dict[str, Any]:
+        return {bare(prefix + name): one for name, one in told.items()}
+
+    traced = attrs.evolve(
+        part.traced,
+        variables=under("", olds),
+        kept=under(part.prefix, part.traced.kept),
+        constants=under(part.prefix, part.traced.constants),
+    )
     definition = with_nodes(written.definition, [renamed(node, bare) for node in nodes] if part.prefix else nodes)
-    inputs = [bare(name) for name in own[0]]
-    outputs = [bare(node_of(text)) + text[len(node_of(text)) :] for text in own[1]]
-    kept = {bare(part.prefix + name): tensor for name, tensor in part.traced.kept.items()}
-    read = {name: variable for name, variable in variables.items() if name in there}
-    return retraced(attrs.evolve(part.traced, kept=kept), definition, inputs, outputs, {bare(name): one for name, one in read.items()})[1]
+    outputs = [bare(node_of(text)) + text[len(node_of(text)) :] for text in given]
+    return retraced(traced, definition, list(map(bare, fed)), outputs, under("", news))[1]
 
 
 def save_saved_model(model: Any, path: str | Path) -> None:

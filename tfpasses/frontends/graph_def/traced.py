@@ -10,10 +10,12 @@ from typing import Any
 import attrs
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
 
+from tfpasses.frontends.graph_def.custom_gradients import packed
 from tfpasses.frontends.graph_def.library import imported, with_own_functions
 from tfpasses.frontends.graph_def.node_defs import node_def
-from tfpasses.frontends.graph_def.parts import node_of, with_nodes, without_lost_colocations, without_returns
+from tfpasses.frontends.graph_def.parts import node_of, renamed, with_nodes, without_lost_colocations, without_returns
 from tfpasses.frontends.graph_def.read import Variable
 from tfpasses.graph import UnsupportedModelError
 
@@ -36,6 +38,8 @@ class Traced:
     """The `tf.Variable`s that it captures, by their placeholders."""
     kept: Mapping[str, Any]
     """What else it captures that no constant can hold, such as the handles of lookup tables, by their placeholders."""
+    constants: Mapping[str, Any]
+    """The tensors it captures that are `Const` nodes of the definition, by these."""
 
     @property
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -68,7 +72,7 @@ def read_traced(function: Any, where: str, keep: Collection[int] = ()) -> Traced
         raise UnsupportedModelError(f"{where}: it takes a tf.Variable as an argument; let it read the variable without passing it")
     try:
         watched = {id(variable.handle): variable for variable in graph.variables}
-        definition = graph.as_graph_def()
+        definition, results = inference_graph(function)
     except AssertionError as error:  # TensorFlow's own word for a variable that has been garbage-collected
         raise UnsupportedModelError(f"{where}: a variable that it reads has been deleted; keep a reference to what holds it") from error
     except ValueError as error:
@@ -91,8 +95,32 @@ def read_traced(function: Any, where: str, keep: Collection[int] = ()) -> Traced
             node.CopyFrom(constant(node.name, constants[node.name]))
     captured = {inner.op.name for _, inner in graph.captures}
     inputs = tuple(tensor.op.name for tensor in function.inputs if tensor.op.name not in captured)
-    outputs = tuple(tensor.name for tensor in function.outputs if tensor is not None)
-    return Traced(function, definition, inputs, outputs, variables, kept)
+    return Traced(function, definition, inputs, results, variables, kept, constants)
+
+
+def inference_graph(function: Any) -> tuple[Any, tuple[str, ...]]:
+    """The GraphDef of a function and the values it gives, as it was before TensorFlow differentiated it.
+
+    For its gradients TensorFlow lets the graph give more values, and call functions that do so.
+    """
+    definition = function.graph.as_graph_def()
+    results = [leaf for leaf in tf.nest.flatten(function.structured_outputs, expand_composites=True) if leaf is not None]
+    if len(function.outputs) == len(results):
+        return definition, tuple(tensor.name for tensor in function.outputs)
+    told = function.function_def
+    body, values = function_def_to_graph_def(told)
+    placeholders = {node.name: node for node in definition.node if node.op == "Placeholder"}
+    names = {argument.name: tensor.op.name for argument, tensor in zip(told.signature.input_arg, function.inputs, strict=True)}
+
+    def name(old: str) -> str:
+        new: str = names.get(old, old)
+        return new
+
+    nodes = [placeholders[names[node.name]] if node.name in names else renamed(node, name) for node in body.node]
+    for node in nodes:
+        node.input[:] = [text.removesuffix(":0") for text in node.input]
+    outputs = [values[told.ret[result.name]] for result in told.signature.output_arg]
+    return with_nodes(definition, nodes), tuple(name(node_of(text)) + text[len(node_of(text)) :] for text in outputs)
 
 
 def constant(name: str, tensor: Any) -> Any:
@@ -174,7 +202,7 @@ def retraced(
     `inputs` and `outputs` are as those of `traced`, `variables` the new `tf.Variable`s by the placeholders that stand for them; those
     that are read are kept alive by the functions.
     """
-    captured = {name: variable.handle for name, variable in variables.items()} | dict(traced.kept)
+    captured = {name: variable.handle for name, variable in variables.items()} | dict(traced.kept) | unchanged_constants(traced, definition)
     nodes = [node for node in definition.node if node.name not in captured and node.name not in inputs]
     nodes, results = without_returns(without_lost_colocations(nodes), outputs)
     texts = {text for node in nodes for text in node.input}
@@ -183,8 +211,9 @@ def retraced(
     captured = {name: tensor for name, tensor in captured.items() if name in values | ends or f"^{name}" in texts}
     inner = capture_names(captured, nodes)
     watched = [variable for name, variable in variables.items() if name in captured]
-    told_results = [tensor for tensor in traced.function.outputs if tensor is not None]
-    body, functions = with_own_functions(with_nodes(definition, nodes))
+    told_results = traced.function.outputs[: len(results)]
+    handles = {id(old.handle): variables[name].handle for name, old in traced.variables.items() if name in variables}
+    body, functions = with_own_functions(with_nodes(definition, nodes), handles)
 
     def call(*positional: Any, **keyword: Any) -> Any:
         given = tf.nest.flatten((positional, keyword), expand_composites=True)
@@ -198,7 +227,7 @@ def retraced(
         mapped |= {f"^{name}": tensor for name, tensor in fed.items() if f"^{name}" in texts}
         wanted = [text for text in dict.fromkeys(results) if node_of(text) not in fed]
         found = {f"{name}:0": tensor for name, tensor in fed.items()}
-        found |= zip(wanted, imported(graph, body, functions, mapped, wanted), strict=True)
+        found |= zip(wanted, imported(graph, body, functions, handles, mapped, wanted), strict=True)
         flat = [found[text] for text in results]
         for tensor, told in zip(flat, told_results, strict=True):
             if told.shape.is_compatible_with(tensor.shape):  # what Python code said of it, which a GraphDef does not tell
@@ -219,6 +248,15 @@ def retraced(
     concrete.graph.variables = watched  # in this order
     concrete.kept_alive = tuple(watched)  # the graph refers to them weakly
     return function, concrete
+
+
+def unchanged_constants(traced: Traced, definition: Any) -> dict[str, Any]:
+    """The constants that the function captured, by their nodes, as far as these are as they were.
+
+    They are captured again: TensorFlow rounds otherwise where it knows what it divides by before it is called.
+    """
+    before = {node.name: node for node in traced.definition.node if node.name in traced.constants}
+    return {node.name: traced.constants[node.name] for node in definition.node if before.get(node.name) == node}
 
 
 def capture_names(captured: Collection[str], nodes: Sequence[Any]) -> dict[str, str]:
@@ -257,10 +295,3 @@ def refuse_unfit(given: Sequence[Any], traced: Traced) -> None:
             fits = have is want or have == want
         if not fits:
             raise UnsupportedModelError(f"this function was rewritten for {want}, not for {have}; rewrite one that was traced for that")
-
-
-def packed(structure: Any, tensors: Sequence[Any]) -> Any:
-    """The tensors in the structure of what a function gives; it may hold None beside."""
-    left = iter(tensors)
-    flat = [None if leaf is None else next(left) for leaf in tf.nest.flatten(structure, expand_composites=True)]
-    return tf.nest.pack_sequence_as(structure, flat, expand_composites=True)
