@@ -127,9 +127,11 @@ def digest(graph: Graph) -> str:
 
 def elements(array: Array) -> Any:
     """What decides what an array holds, as bytes."""
+    if array.size == 0:
+        return b""
     if array.dtype.hasobject:  # texts, of which the array holds addresses
         return repr(array.tolist()).encode()
-    return np.ascontiguousarray(array).view(np.uint8).data if array.size else b""
+    return np.ascontiguousarray(array).view(np.uint8).data
 
 
 def _fields(fact: Any) -> Iterator[tuple[str, Array]]:

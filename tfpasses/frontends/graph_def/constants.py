@@ -18,6 +18,8 @@ __all__ = ["constant"]
 
 MOST_REPEATED = 1 << 24
 """A constant may be stored as its first elements, the last of which stands for all that follow: up to so many."""
+MOST_EMPTY = 1 << 20
+"""A constant without elements may be of no larger shape, counted without the zeros: as nested lists it would take memory."""
 FIELDS: dict[int, str] = {
     tf.float32.as_datatype_enum: "float_val",
     tf.float64.as_datatype_enum: "double_val",
@@ -66,6 +68,8 @@ def listed(tensor: Any, shape: tuple[int, ...], kind: Any, room: Room) -> Array:
     """The value of a constant whose elements are stored one by one; the last may stand for many."""
     size = math.prod(shape)
     stored = tensor.ByteSize()
+    if size == 0 and math.prod(filter(None, shape)) > MOST_EMPTY:
+        raise ValueError("it is empty and of a shape that is too large")
     if size > stored and (size > MOST_REPEATED or not room.take(size * kind.itemsize)):
         raise ValueError(f"{size} elements in {stored} bytes")
     field = FIELDS.get(tensor.dtype)

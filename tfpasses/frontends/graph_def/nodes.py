@@ -91,15 +91,15 @@ def read_nodes(
             check_name(op, f"the operation of node {node}")
             kinds[op] = kind = f"tf.{op}"
         try:
-            shapes = [nodes[producer].specs[index].shape for producer, index in row]
+            known = [nodes[producer].specs[index] for producer, index in row]
         except IndexError:
             raise missing_output(row, nodes, wiring) from None
-        told = output_specs(one, shapes, partial(element_of, row, elements), functions)
+        told = output_specs(one, known, partial(element_of, row, elements), functions)
         specs = one_spec(None, "unknown") * max(wiring.counts.get(node, 1), 1) if told is None else told
         if len(specs) > FEW and not room.take(len(specs) * OUTPUT_BYTES):
             raise GraphError(f"node {node}: {len(specs)} outputs are more than all that the graph holds; the file may be corrupted")
         if op in calling or (op in GIVEN_ON and row):
-            given = [(nodes[ref.node].specs[ref.index], held(ref, nodes, weights)) for ref in row]
+            given = [(spec, held(ref, nodes, weights)) for spec, ref in zip(known, row, strict=True)]
             found = called(one, given) if op in calling else passed_on(op, given, len(specs))
             if found is not None and len(found) == len(specs):
                 specs = tuple([one_spec(narrowed(spec.shape, shape), spec.dtype)[0] for spec, shape in zip(specs, found, strict=True)])
@@ -111,7 +111,7 @@ def read_nodes(
         else:
             nodes[node] = Node(node, kind, row, Attributes(one), EMPTY, specs, None, owner)
             if op in PASSED_ON:
-                elements[node] = elements_after(one, [elements.get(ref.node) for ref in row], shapes[0] if shapes else None)
+                elements[node] = elements_after(one, [elements.get(ref.node) for ref in row], known[0].shape if known else None)
     return Reading(nodes, weights)
 
 

@@ -93,9 +93,7 @@ class Writer:
         outputs = [self.output(ref, name) for ref, name in zip(graph.outputs, graph.output_names, strict=True)]
         self.drop_waiting_for_the_gone()
         self.drop_unread_captures()
-        size = sum(one.ByteSize() for one in self.nodes.values() if one.op == "Const")
-        if size > MOST_BYTES:
-            raise UnsupportedModelError(f"graph {graph.name}: its constants take {size} bytes; a GraphDef holds at most {MOST_BYTES}")
+        self.refuse_what_is_too_large()
         definition = tf.compat.v1.GraphDef()
         for field in ("versions", "library"):
             if self.source.definition.HasField(field):
@@ -245,6 +243,15 @@ class Writer:
         return name
 
     # the end
+
+    def refuse_what_is_too_large(self) -> None:
+        """Raise `UnsupportedModelError` for constants that no GraphDef can hold."""
+        arrays = self.graph.weights.values()
+        if sum(array.nbytes for array in arrays) < MOST_BYTES // 2 and not any(array.dtype.hasobject for array in arrays):
+            return  # which is sooner said than summed up
+        size = sum(one.ByteSize() for one in self.nodes.values() if one.op == "Const")
+        if size > MOST_BYTES:
+            raise UnsupportedModelError(f"graph {self.graph.name}: its constants take {size} bytes; a GraphDef holds at most {MOST_BYTES}")
 
     def drop_waiting_for_the_gone(self) -> None:
         """Control inputs that name nodes that are not there any more."""
