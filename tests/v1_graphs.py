@@ -11,7 +11,7 @@ KINDS = {"by handle": True, "by reference": False}
 X = np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype("float32")
 
 
-def network(use_resource, table=None, initialize=True):
+def network(use_resource, table=None, initialize=True, train=True):
     """A session: convolution, fused batch norm, relu, dense, with an optimizer, a saver, devices and colocations."""
     graph = tf.Graph()
     with graph.as_default():
@@ -33,7 +33,8 @@ def network(use_resource, table=None, initialize=True):
         y = tf.add(tf.matmul(tf.reduce_mean(y, (1, 2)), weights), 1.0, "y")
         v1.get_variable("counted", (), initializer=v1.zeros_initializer(), collections=[v1.GraphKeys.LOCAL_VARIABLES])
         step = v1.train.get_or_create_global_step()
-        v1.train.MomentumOptimizer(0.1, 0.9).minimize(tf.reduce_sum(y**2), step, name="train")
+        if train:
+            v1.train.MomentumOptimizer(0.1, 0.9).minimize(tf.reduce_sum(y**2), step, name="train")
         if table is not None:
             asset = tf.constant(str(table), name="vocabulary")
             v1.add_to_collection(v1.GraphKeys.ASSET_FILEPATHS, asset)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import tfpasses
 import v1_graphs
 from tfpasses.frontends.graph_def.session import from_session
 from tfpasses.frontends.graph_def.write import write
@@ -265,6 +266,18 @@ def with_bias(graph):
     edit.set_params(dense, {"bias": np.float32([10, 20])})
     edit.set_input(edit.nodes["y"], 0, Ref("dense"))
     return edit.freeze()
+
+
+@BY_KIND
+def test_a_folded_session_has_its_bias_as_a_variable_and_is_folded_no_further(kind):
+    with v1_graphs.network(KINDS[kind], train=False) as session:
+        result = tfpasses.run(from_session(session, ["x"], ["y"]), "canonicalize,fold-batch-norms")
+        new = rebuilt(result.graph)
+        assert "norm/fused" not in names(new.graph.as_graph_def())
+        assert {one.name for one in new.graph.get_collection("trainable_variables")} > {"conv/kernel:0", "conv/Conv2D/bias:0"}
+        np.testing.assert_allclose(run(new), run(session), rtol=1e-5, atol=1e-5)
+        again = tfpasses.run(from_session(new, ["x"], ["y"]), "canonicalize,fold-batch-norms")
+        assert not [rewrite for rewrite in again.rewrites if rewrite.pass_name == "fold-batch-norms"]
 
 
 # what is refused

@@ -20,11 +20,11 @@ MOST_AXES = 254
 Rule = Callable[[Any, Sequence[Dims], Values], Dims]
 
 
-def shape_after(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
+def shape_after(node: Any, op: str, shapes: Sequence[Dims], values: Values) -> Dims:
     """The shape of a NodeDef's first output, as far as it is known. A malformed node gives an unknown one, or one that no tensor can have:
     TensorFlow will refuse it.
     """
-    rule = RULES.get(node.op)
+    rule = RULES.get(op)
     try:
         return rule(node, shapes, values) if rule else None
     except (IndexError, KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError):
@@ -319,6 +319,7 @@ BROADCAST = (
 RULES: Mapping[str, Rule] = {
     "Placeholder": placeholder,
     "PlaceholderWithDefault": placeholder,
+    **dict.fromkeys(("Variable", "VariableV2"), placeholder),  # by reference
     "Const": constant,
     **dict.fromkeys(SAME, first),
     **dict.fromkeys(BROADCAST, broadcast),
