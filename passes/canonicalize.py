@@ -10,12 +10,13 @@ from tfpasses.graph import Edit, Rewrite
 from tfpasses.manager import Context, Contract, Effect, Pass, Remark, register
 from tfpasses.passes.raising.batch_norms import batch_norm_rules
 from tfpasses.passes.raising.calls import call_rules
-from tfpasses.passes.raising.cluster import Raising, waits
+from tfpasses.passes.raising.cluster import Raising
 from tfpasses.passes.raising.compiled import compiled_rules
 from tfpasses.passes.raising.constants import constant_rules
 from tfpasses.passes.raising.elementwise import composed_rules, one_for_one_rules
 from tfpasses.passes.raising.linear import linear_rules
 from tfpasses.passes.raising.shapes import reshape_rules, shape_rules
+from tfpasses.passes.raising.unread import alive, remove_training, remove_unread
 from tfpasses.pattern import Miss, RuleSet
 
 __all__ = ["Canonicalize"]
@@ -33,7 +34,9 @@ class Canonicalize(Pass):
     by a control input. Graphs that were read from Keras are canonical already.
 
     `training=false` (or `true`) takes the learning phase for that: a scalar boolean placeholder of the name `keras_learning_phase`,
-    `learning_phase`, `is_training` or `training`.
+    `learning_phase`, `is_training` or `training`. With `training=false`, nodes that no output needs and that read what the network
+    computes (losses, gradients, updates of moving averages) are left out, and a remark says how many: as uses, they would keep every
+    batch norm where it is.
     """
 
     name = "canonicalize"
@@ -46,6 +49,13 @@ class Canonicalize(Pass):
         if not any(node.op.startswith("tf.") for node in edit.nodes.values()):
             return
         RuleSet(call_rules(self.training, edit.source.functions)).rewrite(edit, context.on_rewrite)
+        remove_unread(edit)
+        if self.training is False:
+            gone = remove_training(edit, alive(edit))
+            if gone:
+                kinds = ", ".join(op.removeprefix("tf.") for op, _ in gone.most_common(3))
+                text = f"{gone.total()} nodes that no output needs read what the network computes ({kinds}, ..): training's, and left out"
+                yield Remark(self.name, "note", edit.source.name, text)
         raising = Raising()
         declined = raise_operations(edit, raising, context.on_rewrite)
         RuleSet([*one_for_one_rules(raising), *reshape_rules(raising)]).rewrite(edit, context.on_rewrite)
@@ -73,18 +83,3 @@ def raise_inside(edit: Edit) -> None:
 
 def remark(pass_name: str, name: str, miss: Miss) -> Remark:
     return Remark(pass_name, "missed", name, miss.reason, miss.remedy)
-
-
-def alive(edit: Edit) -> set[str]:
-    """The nodes that the graph's outputs depend on, by way of values and of waiting."""
-    found: set[str] = set()
-    stack = [ref.node for ref in edit.outputs]
-    while stack:
-        name = stack.pop()
-        if name in found or name not in edit.nodes:
-            continue
-        found.add(name)
-        node = edit.nodes[name]
-        stack += [ref.node for ref in node.inputs]
-        stack += waits(node, edit)
-    return found

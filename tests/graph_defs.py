@@ -30,7 +30,7 @@ def frozen(model: keras.Model) -> Any:
 
 
 def built(build: Callable[..., Any], dtype: str = "float32", **inputs: Sequence[int | None] | None) -> Any:
-    """A GraphDef made by hand: `build` gets placeholders by name; what it gives, one tensor or several, are the outputs `out`, `out_1`, .."""
+    """A GraphDef made by hand: `build` gets placeholders by name, and gives one tensor or several: the outputs `out`, `out_1`, .."""
     with tf.Graph().as_default() as graph:
         fed = {name: tf.compat.v1.placeholder(dtype, shape, name=name) for name, shape in inputs.items()}
         outputs = build(**fed)

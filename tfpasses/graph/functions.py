@@ -60,6 +60,10 @@ class Functions(Protocol):
         """
         ...
 
+    def has_effects(self, node: Node) -> bool:
+        """Whether a node does more than give its values: writes a variable, prints, checks something."""
+        ...
+
     def waiting(self, name: str) -> Collection[str]:
         """Nodes that may wait for a node of this name (those that do say so in `_control`)."""
         ...

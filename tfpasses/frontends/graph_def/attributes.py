@@ -34,7 +34,9 @@ def proto_shape(shape: Any) -> Dims:
 
 
 class Attributes(Mapping[str, Any]):
-    """The attributes of one NodeDef, without those that begin with an underscore and without a constant's value."""
+    """The attributes of one NodeDef. Those that begin with an underscore, and a constant's value, are there for who asks, but not
+    counted in; `_control` are the names of the nodes that it waits for.
+    """
 
     __slots__ = ("of",)
 
@@ -42,6 +44,8 @@ class Attributes(Mapping[str, Any]):
         self.of = node
 
     def __getitem__(self, key: str) -> Any:
+        if key == "_control":
+            return [text[1:] for text in self.of.input if text[:1] == "^"]
         attributes = self.of.attr
         if key not in attributes:  # a protocol buffer's map makes what it is asked for
             raise KeyError(key)

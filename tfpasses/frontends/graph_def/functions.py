@@ -110,6 +110,10 @@ class FunctionLibrary:
                 waits.setdefault(other, {})[one.name] = None
         return waits
 
+    def has_effects(self, node: Node) -> bool:
+        """See `Functions`."""
+        return self.acts(source_of(node))
+
     def waiting(self, name: str) -> Collection[str]:
         """See `Functions`."""
         return self.waits.get(name, ())
