@@ -159,8 +159,26 @@ class Raising:
 
 
 def waits(node: Node, edit: Edit) -> Sequence[str]:
-    """The nodes that a node waits for without reading them."""
-    return [name for name in node.config.get("_control", ()) if name in edit.nodes]
+    """The nodes that a node waits for without reading them, without those that do nothing: constants, and what waits for such alone."""
+    return [name for name in node.config.get("_control", ()) if name in edit.nodes and not does_nothing(name, edit)]
+
+
+QUIET = ("Const", "Variable", "tf.VarHandleOp")
+
+
+def does_nothing(name: str, edit: Edit) -> bool:
+    """Whether waiting for a node is waiting for nothing."""
+    seen: set[str] = set()
+    stack = [name]
+    while stack:
+        node = edit.nodes.get(stack.pop())
+        if node is None or node.name in seen:
+            continue
+        seen.add(node.name)
+        if node.op not in (*QUIET, "tf.NoOp"):
+            return False
+        stack += node.config.get("_control", ())
+    return True
 
 
 def vector_axis(shape: Sequence[int | None], rank: int) -> int | None:

@@ -518,3 +518,20 @@ def test_constants_beyond_two_gigabytes_are_refused():
 
     with pytest.raises((UnsupportedModelError, ValueError)):
         to_graph_def(attrs.evolve(graph, weights=edited))
+
+
+# waiting
+
+
+def test_what_waits_for_nothing_but_constants_is_raised():
+    def build(x):
+        kernel, other = tf.constant(draw(3, 3, C, C)), tf.constant(BETA)
+        with tf.control_dependencies([tf.group(kernel, other)]):
+            y = tf.identity(conv(x, kernel=kernel))
+        return fused(y).y
+
+    definition = built(build, x=X)
+    assert any(text.startswith("^") for node in definition.node for text in node.input)
+    graph = folded(definition)
+    assert ops_of(graph) == ["Conv"]
+    assert_function_kept(definition, graph, X)
