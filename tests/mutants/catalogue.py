@@ -18,6 +18,9 @@ class Mutant(NamedTuple):
 FOLD = ("tests/passes/test_fold_kinds.py", "tests/passes/test_fold_not.py", "tests/passes/test_fold_shared.py")
 CASTS = ("tests/passes/test_fold_casts.py",)
 FORWARD = ("tests/passes/test_fold_forward.py",)
+RAISE = ("tests/passes/test_canonicalize.py", "tests/passes/test_canonicalize_layers.py")
+CONTAINERS = ("tests/cli/test_tensorflow_kinds.py", "tests/frontends/test_concrete_function.py", "tests/frontends/test_saved_model.py")
+KERAS2 = ("tests/passes/test_graph_keras2.py",)
 GRAPH, PATTERN, MANAGER = ("tests/graph",), ("tests/pattern",), ("tests/manager",)
 KERAS = ("tests/frontends/test_isolation.py", "tests/frontends/test_folding.py", "tests/frontends/test_rewrites.py")
 
@@ -232,5 +235,44 @@ MUTANTS = (
         "    return alone and [ref.node",
         "    return [ref.node",
         KERAS,
+    ),
+    # the average of many equal terms
+    Mutant("a shift through an average of many", "passes/folding/paths.py", "MOST_AVERAGED = 16", "MOST_AVERAGED = 1 << 30", FOLD),
+    # raising the operations of a tf.Graph
+    Mutant(
+        "inner value used from outside",
+        "passes/raising/cluster.py",
+        "if user not in inner and user != root.name:",
+        "if False:",
+        RAISE,
+    ),
+    Mutant("another output read", "passes/raising/cluster.py", "if any(edit.users[root.name].values()):", "if False:", RAISE),
+    Mutant("waiting ignored", "passes/raising/cluster.py", 'for name in node.config.get("_control", ()) if', "for name in () if", RAISE),
+    Mutant("batch norm in training", "passes/raising/batch_norms.py", 'node.config.get("is_training", True)', "False", RAISE),
+    Mutant("epsilon of a fused batch norm", "passes/raising/batch_norms.py", 'node.config.get("epsilon", EPSILON)', "EPSILON", RAISE),
+    Mutant(
+        "vector along the last axis always", "passes/raising/cluster.py", "rank - len(shape) + long[0] if long", "rank - 1 if long", RAISE
+    ),
+    Mutant("matrix not transposed", "passes/raising/linear.py", ".reshape(a, b).T", ".reshape(b, a)", RAISE),
+    Mutant("second bias absorbed", "passes/raising/linear.py", 'if "bias" in linear.params or axis', "if axis", RAISE),
+    Mutant(
+        "padding of a dilated convolution", "passes/raising/linear.py", "if before != reach // 2 or wanted != size:", "if False:", RAISE
+    ),
+    Mutant("groups forgotten", "passes/raising/linear.py", '"groups": channels // kernel[-2]', '"groups": 1', RAISE),
+    Mutant("clip at any number", "passes/raising/elementwise.py", "if low != 0 or high is None", "if high is None", RAISE),
+    Mutant("reshape across samples", "passes/raising/shapes.py", "or shape[0] != out[0] or 0 in shape", "or 0 in shape", RAISE),
+    Mutant(
+        "variable written elsewhere", "passes/raising/constants.py", "edit.nodes[user].op not in READERS", "False", (*RAISE, *CONTAINERS)
+    ),
+    # writing a tf.Graph
+    Mutant("changed constant not written", "tfpasses/frontends/graph_def/write.py", "array = now", "pass", (*RAISE, *CONTAINERS)),
+    Mutant("view written as it was read", "tfpasses/frontends/graph_def/write.py", 'and extra <= {"bias"}', "", RAISE),
+    Mutant("inputs of a view not renamed", "tfpasses/frontends/graph_def/write.py", "if old != new}", "if False}", RAISE),
+    Mutant(
+        "training's nodes kept",
+        "passes/raising/unread.py",
+        "ends = [name for name in reached if not edit.users[name]]",
+        "ends = []",
+        KERAS2,
     ),
 )
