@@ -83,7 +83,8 @@ def read_nodes(
         if op == "Const":
             array, specs = constant(one, room)
             weights[node] = array
-            elements[node] = elements_of(array)
+            if array.dtype.kind in "iu":
+                elements[node] = elements_of(array)
             nodes[node] = Node(node, "Const", (), Attributes(one) if one.input else EMPTY, {"value": node}, specs, None, owner)
             continue
         kind = kinds.get(op)
@@ -94,7 +95,7 @@ def read_nodes(
             known = [nodes[producer].specs[index] for producer, index in row]
         except IndexError:
             raise missing_output(row, nodes, wiring) from None
-        told = output_specs(one, known, partial(element_of, row, elements), functions)
+        told = output_specs(one, op, known, partial(element_of, row, elements), functions)
         specs = one_spec(None, "unknown") * max(wiring.counts.get(node, 1), 1) if told is None else told
         if len(specs) > FEW and not room.take(len(specs) * OUTPUT_BYTES):
             raise GraphError(f"node {node}: {len(specs)} outputs are more than all that the graph holds; the file may be corrupted")
@@ -111,7 +112,9 @@ def read_nodes(
         else:
             nodes[node] = Node(node, kind, row, Attributes(one), EMPTY, specs, None, owner)
             if op in PASSED_ON:
-                elements[node] = elements_after(one, [elements.get(ref.node) for ref in row], known[0].shape if known else None)
+                parts = [elements.get(producer) for producer, _ in row]
+                if op == "Shape" or parts.count(None) < len(parts):
+                    elements[node] = elements_after(one, parts, known[0].shape if known else None)
     return Reading(nodes, weights)
 
 

@@ -142,8 +142,8 @@ def fitting(node: Any, attributes: Any, attribute: Attribute) -> int:
 
 
 def is_list(value: Any, kind: str) -> bool:
-    """Whether an attribute's list holds what it should."""
-    return all(f"list({field.name})" == kind or field.name == FIELDS[kind[5:-1]] for field, _ in value.ListFields())
+    """Whether an attribute's list holds what it should, or nothing."""
+    return len(getattr(value, FIELDS[kind[5:-1]])) > 0 or not value.ListFields()
 
 
 def dtypes_of(node: Any, attributes: Any, arguments: Sequence[Argument], types: Mapping[str, int], what: str) -> Iterator[str]:

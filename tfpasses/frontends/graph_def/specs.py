@@ -19,12 +19,12 @@ MOST_ELEMENTS = 1 << 63
 """No axis is as long."""
 
 
-def output_specs(node: Any, known: Sequence[Spec], values: Values, functions: Mapping[str, Any]) -> tuple[Spec, ...] | None:
+def output_specs(node: Any, op: str, known: Sequence[Spec], values: Values, functions: Mapping[str, Any]) -> tuple[Spec, ...] | None:
     """The specs of a NodeDef's outputs, given those of its inputs; None for an operation that this TensorFlow does not know.
 
     Raises `GraphError` where the NodeDef does not fit the operation's definition.
     """
-    op, attributes = node.op, node.attr
+    attributes = node.attr
     definition = signature_of(op) or (signature(functions[op].signature) if op in functions else None)
     if definition is None:
         return None
@@ -38,7 +38,7 @@ def output_specs(node: Any, known: Sequence[Spec], values: Values, functions: Ma
     shapes = [spec.shape for spec in known]
     if op == "IdentityN" and len(shapes) == len(dtypes):
         return tuple([one_spec(shape, dtype)[0] for shape, dtype in zip(shapes, dtypes, strict=True)])
-    specs = one_spec(shape_after(node, shapes, values), dtypes[0])
+    specs = one_spec(shape_after(node, op, shapes, values), dtypes[0])
     return specs if len(dtypes) == 1 else (*specs, *[one_spec(None, dtype)[0] for dtype in dtypes[1:]])
 
 
