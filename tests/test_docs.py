@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfpasses
 
@@ -27,11 +28,23 @@ def small_model() -> Any:
 
 def test_the_readme_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    (block,) = python_blocks("README.md")
-    exec(block, {"model": small_model()})
+    exec(python_blocks("README.md")[0], {"model": small_model()})
     assert "-  batch_normalization" in capsys.readouterr().out
     assert (tmp_path / "folded.keras").is_file()
     assert (tmp_path / "folded.facts.npz").is_file()
+
+
+def test_the_readme_example_of_graphs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = small_model()
+    model.export(tmp_path / "saved_model_folder", verbose=False)
+    signature = [tf.TensorSpec((None, 8, 8, 3), tf.float32)]
+    function = tf.function(lambda x: model(x, training=False), input_signature=signature)
+    with tf.Graph().as_default() as graph:
+        tf.nn.relu(tf.compat.v1.placeholder("float32", (None, 3), name="x"), name="y")
+    with tf.compat.v1.Session(graph=graph) as session:
+        names = {"graph_def": graph.as_graph_def(), "function": function, "session": session}
+        exec(python_blocks("README.md")[1], {"tfpasses": tfpasses, **names})
 
 
 def test_the_pass_in_contributing_is_a_working_pass() -> None:
