@@ -42,9 +42,8 @@ def test_the_readme_example_of_graphs_runs(tmp_path: Path, monkeypatch: pytest.M
     function = tf.function(lambda x: model(x, training=False), input_signature=signature)
     with tf.Graph().as_default() as graph:
         tf.nn.relu(tf.compat.v1.placeholder("float32", (None, 3), name="x"), name="y")
-    with tf.compat.v1.Session(graph=graph) as session:
-        names = {"graph_def": graph.as_graph_def(), "function": function, "session": session}
-        exec(python_blocks("README.md")[1], {"tfpasses": tfpasses, **names})
+    names = {"graph_def": graph.as_graph_def(), "function": function, "session": tf.compat.v1.Session(graph=graph)}
+    exec(python_blocks("README.md")[1], {"tfpasses": tfpasses, **names})
 
 
 def test_the_pass_in_contributing_is_a_working_pass() -> None:
