@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import attrs
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 from tfpasses.frontends.lowering import LOWERING, lower
 from tfpasses.graph import Array, Graph, GraphError, Node, Ref, Run, Spec
 
-__all__ = ["TensorFlowEvaluator", "cannot_compute"]
+__all__ = ["TensorFlowEvaluator", "cannot_compute", "eagerly"]
 
 Tensor = Any
+P = ParamSpec("P")
+R = TypeVar("R")
 Opaque = Callable[[Node, Sequence[Tensor], Sequence[Array]], Sequence[Tensor]]
 
 
@@ -40,6 +44,7 @@ class TensorFlowEvaluator:
             if ref not in keep:
                 dead[number].append(ref)
 
+        @eagerly
         def run(values: Mapping[Ref, Array]) -> list[Array]:
             state: dict[Ref, Tensor] = {}
             for ref in given:
@@ -72,6 +77,17 @@ class TensorFlowEvaluator:
         if node.op != "BatchNorm":
             params = {slot: tf.cast(value, dtype) for slot, value in params.items()}
         return [tf.cast(lower(node, cast, params), dtype)]
+
+
+def eagerly(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function run eagerly, whatever mode its caller is in: users of TensorFlow 1 turn eager execution off."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with context.eager_mode():
+            return function(*args, **kwargs)
+
+    return run
 
 
 def cannot_compute(what: str, error: Exception) -> GraphError:

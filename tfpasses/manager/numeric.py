@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import attrs
 import numpy as np
 
-from tfpasses.graph import Array, Evaluator, Graph, GraphError, Ref, Rewrite, Spec, follow
+from tfpasses.graph import VOCABULARY, Array, Evaluator, Graph, GraphError, Ref, Rewrite, Spec, follow
 from tfpasses.manager.contract import Effect
 from tfpasses.manager.errors import VerificationError
 from tfpasses.manager.observers import Observer, PassRecord
@@ -101,11 +101,13 @@ def verify(record: PassRecord, evaluator: Evaluator, inputs: Mapping[str, Array]
         feeds = {ref: values[ref] for ref in region.feeds}
         kept = [ref for ref in region.fetches if follow(ref, moved).node in after.nodes]
         sources = {follow(ref, moved): array for ref, array in feeds.items()}
-        new = evaluator.compile(after, list(sources), [follow(ref, moved) for ref in kept])(sources)
+        stand = [follow(ref, moved) for ref in kept]
+        new = evaluator.compile(after, list(sources), stand)(sources)
         if exact:
             yield exact_verdict(name, region.where, evaluator.compile(before, list(feeds), kept)(feeds), new)
-        else:
-            yield Verdict(name, region.where, *check_region(region, before, evaluator, feeds, dict(zip(kept, new, strict=True))))
+            continue
+        known = dict(zip(kept, magnitudes_after(after, evaluator, sources, stand), strict=True)) if opaque(region, before) else {}
+        yield Verdict(name, region.where, *check_region(region, before, evaluator, feeds, dict(zip(kept, new, strict=True)), known))
     if len(after.outputs) != len(before.outputs):
         raise VerificationError(f"pass {name} left {len(after.outputs)} outputs of {len(before.outputs)}")
     new = evaluator.compile(after, list(fed), after.outputs)(fed)
@@ -201,14 +203,22 @@ def comparable(region: Region, before: Graph, after: Graph, moved: Mapping[Ref, 
 
 
 def check_region(
-    region: Region, before: Graph, evaluator: Evaluator, feeds: Mapping[Ref, Array], new: Mapping[Ref, Array]
+    region: Region,
+    before: Graph,
+    evaluator: Evaluator,
+    feeds: Mapping[Ref, Array],
+    new: Mapping[Ref, Array],
+    known: Mapping[Ref, Wide],
 ) -> tuple[float, float, float]:
     """Error, own error and bound at the worst element of a region's outputs, given what they are after the pass.
 
-    Integers are left to the graph's outputs.
+    Integers are left to the graph's outputs. `known` are magnitudes of outputs of which the region before tells too little.
     """
     inner = [ref for ref in values_of(before, region.names) if unit(before.spec(ref))]
-    scales = magnitudes(before, region, evaluator, feeds, inner)
+    scales = [
+        np.maximum(scale, known[ref]) if ref in known and np.shape(known[ref]) == np.shape(scale) else scale
+        for ref, scale in zip(inner, magnitudes(before, region.names, evaluator, feeds, inner), strict=True)
+    ]
     specs = [before.spec(ref) for ref in inner]
     lost = max(map(smallest, specs), default=0.0) * (1 + fan_in(before, region.names) * max(map(largest, feeds.values()), default=0.0))
     worst = (0.0, 0.0, 0.0)
@@ -226,14 +236,31 @@ def check_region(
     return worst
 
 
-def magnitudes(before: Graph, region: Region, evaluator: Evaluator, feeds: Mapping[Ref, Array], fetches: Sequence[Ref]) -> list[Wide]:
-    """The magnitude of every value of a region that is fetched."""
-    graph, leaves = magnitude_graph(before, region.names)
-    own = evaluator.compile(before, list(feeds), leaves)(feeds) if leaves else []
+def opaque(region: Region, graph: Graph) -> bool:
+    """Whether a region holds nodes whose terms are not known: they may cancel, and leave a small value with a large error."""
+    return any(graph.nodes[name].op not in VOCABULARY for name in region.names)
+
+
+def magnitudes_after(after: Graph, evaluator: Evaluator, feeds: Mapping[Ref, Array], fetches: Sequence[Ref]) -> list[Wide]:
+    """The magnitudes of what stands for a region's outputs, by the terms of the canonical nodes that compute it now."""
+    names: set[str] = set()
+    stack = [ref.node for ref in fetches if ref not in feeds]
+    while stack:
+        name = stack.pop()
+        if name not in names:
+            names.add(name)
+            stack += [ref.node for ref in after.nodes[name].inputs if ref not in feeds]
+    return magnitudes(after, [name for name in after.nodes if name in names], evaluator, feeds, fetches)
+
+
+def magnitudes(graph: Graph, names: Sequence[str], evaluator: Evaluator, feeds: Mapping[Ref, Array], fetches: Sequence[Ref]) -> list[Wide]:
+    """The magnitude of every value of some nodes that is fetched."""
+    absolute_graph, leaves = magnitude_graph(graph, names)
+    own = evaluator.compile(graph, list(feeds), leaves)(feeds) if leaves else []
     absolute = {
-        ref: np.abs(wide(array)) if unit(before.spec(ref)) else array for ref, array in [*feeds.items(), *zip(leaves, own, strict=True)]
+        ref: np.abs(wide(array)) if unit(graph.spec(ref)) else array for ref, array in [*feeds.items(), *zip(leaves, own, strict=True)]
     }
-    return [wide(array) for array in evaluator.compile(graph, list(absolute), fetches, "float64")(absolute)]
+    return [wide(array) for array in evaluator.compile(absolute_graph, list(absolute), fetches, "float64")(absolute)]
 
 
 def worst_element(new: Array, truth: Array, own: Array, explained: Wide, allowed: Wide) -> tuple[float, float, float]:

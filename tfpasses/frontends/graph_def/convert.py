@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from tfpasses.frontends.evaluator import eagerly
 from tfpasses.frontends.graph_def.node_defs import identity
 from tfpasses.frontends.graph_def.parts import with_nodes
 from tfpasses.frontends.graph_def.saved_model import RewrittenSavedModel
@@ -61,6 +62,7 @@ def as_saved_model(graph: Graph) -> RewrittenSavedModel:
     return RewrittenSavedModel({SIGNATURE: function}, variables, (), None)
 
 
+@eagerly
 def serving(graph: Graph, written: Written) -> tuple[Any, list[Any]]:
     """A ConcreteFunction from tensors to a dict of what a graph gives, and the new variables that it reads."""
     variables = {

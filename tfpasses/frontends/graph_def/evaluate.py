@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow.python.eager import context, execute
 from tensorflow.python.framework import op_def_registry
 
-from tfpasses.frontends.evaluator import TensorFlowEvaluator, cannot_compute
+from tfpasses.frontends.evaluator import TensorFlowEvaluator, cannot_compute, eagerly
 from tfpasses.frontends.graph_def.attributes import Attributes
 from tfpasses.frontends.graph_def.nodes import Variable
 from tfpasses.frontends.graph_def.parts import with_nodes
@@ -42,9 +42,36 @@ def graph_def_evaluator(graph: Graph) -> TensorFlowEvaluator:
             if node.name not in imported:
                 imported[node.name] = function_of(node, definition, library)
             return list(imported[node.name](*inputs))
-        return run_operation(node, definition, inputs)
+        try:
+            return run_operation(node, definition, inputs)
+        except (tf.errors.NotFoundError, tf.errors.UnimplementedError, tf.errors.InvalidArgumentError):  # no kernel in the wider dtype
+            types = input_types(definition)
+            own = run_operation(node, definition, [tf.cast(x, number) for x, number in zip(inputs, types, strict=True)])
+            return [fused_batch_norm(definition, inputs), *own[1:]] if definition.op in FUSED else own
 
-    return TensorFlowEvaluator(run, lambda node, dtype: node.op != "Variable" and takes(definition_of(node).op, dtype))
+    def wider(node: Node, dtype: str) -> bool:
+        return node.op != "Variable" and (definition_of(node).op in FUSED or takes(definition_of(node).op, dtype))
+
+    return TensorFlowEvaluator(run, wider)
+
+
+FUSED = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
+"""Operations that TensorFlow has in float32 alone, and in half precision."""
+
+
+def fused_batch_norm(definition: Any, inputs: Sequence[Tensor]) -> Tensor:
+    """The first output of one in the precision of its inputs, by another construction."""
+    x, scale, offset, mean, variance = inputs
+    axis = 1 if definition.attr["data_format"].s.startswith(b"NC") else x.shape.rank - 1
+    if "is_training" not in definition.attr or definition.attr["is_training"].b:
+        mean, variance = tf.nn.moments(x, [place for place in range(x.shape.rank) if place != axis])
+    shape = [-1 if place == axis else 1 for place in range(x.shape.rank)]
+    vectors = [tf.reshape(vector, shape) for vector in (mean, variance, offset, scale)]
+    epsilon = definition.attr["epsilon"].f if "epsilon" in definition.attr else DEFAULT_EPSILON
+    return tf.nn.batch_normalization(x, *vectors, epsilon)
+
+
+DEFAULT_EPSILON = 1e-4
 
 
 def definition_of(node: Node) -> Any:
@@ -169,6 +196,7 @@ def function_around(written: Written) -> Any:
     return run_function(written.definition, [f"{name}:0" for name in written.inputs], written.outputs, written.variables)
 
 
+@eagerly
 def call_graph(graph: Graph, values: Sequence[Array]) -> list[Array]:
     """The flat outputs of the GraphDef that a graph is written as, called by TensorFlow as a whole on one array an input.
 

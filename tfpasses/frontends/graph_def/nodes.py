@@ -113,7 +113,7 @@ def read_nodes(
             nodes[node] = Node(node, kind, row, Attributes(one), EMPTY, specs, None, owner)
             if op in PASSED_ON:
                 parts = [elements.get(producer) for producer, _ in row]
-                if op == "Shape" or parts.count(None) < len(parts):
+                if op in ("Shape", "Pack") or parts.count(None) < len(parts):  # these two tell something even where nothing is known
                     elements[node] = elements_after(one, parts, known[0].shape if known else None)
     return Reading(nodes, weights)
 
