@@ -133,5 +133,16 @@ def test_an_output_given_with_another_spec_than_before_is_an_error(now):
     assert str(caught.value) == f"the outputs were float32[?,4], now {now}"
 
 
+@pytest.mark.parametrize("was", [Spec((None, None), "float32"), Spec(None, "float32")])
+def test_a_shape_may_be_known_better_than_before(was):
+    check_shapes(opaque(), before=opaque(fed=was, given=was))
+
+
+@pytest.mark.parametrize("now", [Spec((None, None), "float32"), Spec(None, "float32")])
+def test_a_shape_that_is_known_less_than_before_is_an_error(now):
+    with pytest.raises(ShapeError, match=r"^the outputs were float32\[\?,4\], now"):
+        check_shapes(opaque(given=now), before=opaque())
+
+
 def test_equal_graphs_keep_their_shapes():
     check_shapes(opaque(), before=opaque())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tfpasses.graph.errors import GraphError, ShapeError
 from tfpasses.graph.graph import Graph
 from tfpasses.graph.node import Node
 from tfpasses.graph.ops import VOCABULARY
 from tfpasses.graph.shapes import infer_shape
-from tfpasses.graph.values import slots
+from tfpasses.graph.values import Spec, slots
 
 __all__ = ["check_shapes", "check_structure"]
 
@@ -56,7 +58,7 @@ def _check_params(graph: Graph, node: Node) -> None:
 
 def check_shapes(graph: Graph, before: Graph | None = None) -> None:
     """Raise `ShapeError` where a canonical node's recorded shape is not the inferred one, or where, against the graph
-    `before`, an opaque node is fed or an output given with another shape or dtype than it was.
+    `before`, an opaque node is fed or an output given with another shape or dtype than it was. A shape may be known better than it was.
     """
     for node in graph.nodes.values():
         shapes = [graph.spec(ref).shape for ref in node.inputs]
@@ -72,9 +74,20 @@ def check_shapes(graph: Graph, before: Graph | None = None) -> None:
         elif before is not None and node.name in before.nodes and before.nodes[node.name].op == node.op:
             was = [before.spec(ref) for ref in before.nodes[node.name].inputs]
             now = [graph.spec(ref) for ref in node.inputs]
-            if was != now:
+            if not same_or_better(was, now):
                 raise ShapeError(f"node {node.name}: {node.op} was fed {', '.join(map(str, was))}, now {', '.join(map(str, now))}")
     if before is not None:
         was, now = [before.spec(ref) for ref in before.outputs], [graph.spec(ref) for ref in graph.outputs]
-        if was != now:
+        if not same_or_better(was, now):
             raise ShapeError(f"the outputs were {', '.join(map(str, was))}, now {', '.join(map(str, now))}")
+
+
+def same_or_better(was: Sequence[Spec], now: Sequence[Spec]) -> bool:
+    """Whether values have the dtypes that they had, and shapes that say all that was said, or more."""
+    return len(was) == len(now) and all(map(is_as_before, was, now))
+
+
+def is_as_before(was: Spec, now: Spec) -> bool:
+    if was.dtype != now.dtype or was.shape is None or now.shape is None:
+        return was.dtype == now.dtype and was.shape is None
+    return len(was.shape) == len(now.shape) and all(a in (None, b) for a, b in zip(was.shape, now.shape, strict=True))
