@@ -66,6 +66,18 @@ class Dispatch(dict[Around, tuple[Candidate, ...]]):
         return found
 
 
+class ByRoot(dict[str, tuple[Candidate, ...]]):
+    """All candidates at a root of an operation. Patterns are compiled when the first such root is met: many rules are never asked."""
+
+    def __init__(self, around: Dispatch) -> None:
+        super().__init__()
+        self.around = around
+
+    def __missing__(self, op: str) -> tuple[Candidate, ...]:
+        self[op] = found = self.around[op, "", "", ""]
+        return found
+
+
 @attrs.define(eq=False, slots=False)
 class RuleSet:
     """Rules applied together. Those whose root has the node's operation are tried there, in order; where they are many, only those that
@@ -75,8 +87,13 @@ class RuleSet:
     rules: Sequence[Rule]
 
     @cached_property
-    def _by_root(self) -> dict[str, tuple[Candidate, ...]]:
-        return {op: self._around[op, "", "", ""] for rule in self.rules for op in rule.matcher.roots}
+    def _roots(self) -> frozenset[str]:
+        """The operations that a pattern may match at."""
+        return frozenset(op for rule in self.rules for op in rule.matcher.roots)
+
+    @cached_property
+    def _by_root(self) -> ByRoot:
+        return ByRoot(self._around)
 
     @cached_property
     def _around(self) -> Dispatch:
@@ -85,11 +102,11 @@ class RuleSet:
     def matches(self, graph: Any) -> Iterator[tuple[Rule, Match]]:
         """All matches in a graph, without rewriting: the first rule that matches at each node."""
         nodes, users = graph.nodes, graph.users
-        by_root, by_around = self._by_root, self._around
+        roots, by_root, by_around = self._roots, self._by_root, self._around
         for node in nodes.values():
-            candidates = by_root.get(node.op)
-            if candidates is None:
+            if node.op not in roots:
                 continue
+            candidates = by_root[node.op]
             if len(candidates) > FEW:
                 candidates = by_around[ops_around(node, nodes)]
             for function, rule in candidates:
@@ -103,8 +120,8 @@ class RuleSet:
 
         Raises `RewriteError` where a rule raises (rolled back to before it), `RewriteLoopError` where the rules do not end.
         """
-        by_root, by_around, nodes = self._by_root, self._around, edit.nodes
-        work = [node.name for node in nodes.values() if node.op in by_root]
+        roots, by_root, by_around, nodes = self._roots, self._by_root, self._around, edit.nodes
+        work = [node.name for node in nodes.values() if node.op in roots]
         work.reverse()
         waiting = set(work)
         owed: set[str] = set()
@@ -112,7 +129,7 @@ class RuleSet:
 
         def push(names: dict[str, None]) -> None:
             for name in reversed(names):
-                if name not in waiting and nodes[name].op in by_root:
+                if name not in waiting and nodes[name].op in roots:
                     waiting.add(name)
                     work.append(name)
 
@@ -129,8 +146,9 @@ class RuleSet:
                     above.pop(name, None)
                     push(above)
             node = nodes.get(name)
-            if node is None or (candidates := by_root.get(node.op)) is None:  # removed, or changed, since it was put here
+            if node is None or node.op not in roots:  # removed, or changed, since it was put here
                 continue
+            candidates = by_root[node.op]
             if len(candidates) > FEW:
                 candidates = by_around[ops_around(node, nodes)]
             fired = None
@@ -154,7 +172,7 @@ class RuleSet:
     def misses(self, edit: Edit, declined: Declined) -> Iterator[tuple[Rule, Miss]]:
         """The near misses at the nodes that are left. Asked on the graph as it is left: no miss speaks of a graph that is gone."""
         for node in edit.nodes.values():
-            for rule in dict.fromkeys(rule for _, rule in self._by_root.get(node.op, ())):
+            for rule in dict.fromkeys(rule for _, rule in (self._by_root[node.op] if node.op in self._roots else ())):
                 miss = rule.matcher.explain(node, edit) or declined.get((rule.name, node.name))
                 if miss is not None:
                     yield rule, miss
@@ -238,18 +256,18 @@ class RuleSet:
         return frozenset(op for rule in self.rules for op in wrapper_ops(rule.matcher.pattern))
 
     @cached_property
-    def _roots(self) -> list[Roots]:
+    def _several(self) -> list[Roots]:
         return [several for rule in self.rules for several in several_roots(rule.matcher.pattern)]
 
     @cached_property
     def _links(self) -> int:
         """The most roots that a pattern has after its first."""
-        return max((len(several.patterns) - 1 for several in self._roots), default=0)
+        return max((len(several.patterns) - 1 for several in self._several), default=0)
 
     @cached_property
     def _further(self) -> frozenset[str]:
         """The operations of the roots after the first."""
-        return frozenset(op for several in self._roots for root in several.patterns[1:] for op in root.ops)
+        return frozenset(op for several in self._several for root in several.patterns[1:] for op in root.ops)
 
 
 def height(pattern: Pattern) -> int:
