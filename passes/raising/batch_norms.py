@@ -43,7 +43,7 @@ def decomposed(scale: Pattern, again: Pattern) -> Pattern:
 
 
 DECOMPOSED = decomposed(SCALE, op("tf.Mul")["scale"]) | decomposed(INVERSE, op("tf.Rsqrt")["inverse"])
-HALF = op("tf.Cast")
+HALF = ("float16", "bfloat16")
 VECTORS = ("gamma", "beta", "mean", "variance")
 
 
@@ -68,12 +68,13 @@ def batch_norm_rules(raising: Raising) -> Sequence[Rule]:
         """Rsqrt, Mul, Sub and AddV2."""
         return norm(match, edit, match.ref("x"))
 
-    def in_parts_of_half(match: Match, edit: Edit) -> Miss | None:
-        """The same in float32 of what is half precision before and behind."""
-        x = match.ref("x")
-        if edit.spec(x).dtype != match.root.specs[0].dtype:
-            return match.miss(f"it reads {edit.spec(x).dtype} and gives {match.root.specs[0].dtype}")
-        return norm(match, edit, x)
+    def in_half(match: Match, edit: Edit) -> Miss | None:
+        """A batch norm in float32 of what is half precision before and behind."""
+        x, inner = match.ref("x"), match["inner"]
+        dtypes = (edit.spec(x).dtype, inner.specs[0].dtype, match.root.specs[0].dtype)
+        if dtypes[0] not in HALF or dtypes != (dtypes[0], "float32", dtypes[0]):
+            return match.miss(f"it reads {dtypes[0]}, computes in {dtypes[1]} and gives {dtypes[2]}")
+        return raising.absorb(match, edit, "BatchNorm", (x,), inner, inner.config)
 
     def fused(match: Match, edit: Edit) -> Miss | None:
         """TensorFlow's fused operation, not in training."""
@@ -81,6 +82,8 @@ def batch_norm_rules(raising: Raising) -> Sequence[Rule]:
         if node.config.get("is_training", True):
             return match.miss("it is called with is_training=True, so it has no fixed scale and shift")
         gamma, beta, mean, variance = (match[slot] for slot in ("gamma", "beta", "mean", "variance"))
+        if edit.spec(node.inputs[0]).shape is None:
+            return match.miss("the rank of what it reads is not known")
         axis = 1 if str(node.config.get("data_format", "NHWC")).startswith("NC") else len(edit.spec(node.inputs[0]).dims) - 1
         size = edit.weights[gamma.params["value"]].size
         constants = {"gamma": gamma, "beta": beta, "mean": mean, "variance": variance}
@@ -100,26 +103,14 @@ def batch_norm_rules(raising: Raising) -> Sequence[Rule]:
         params = {"gamma": (scale, (size,)), "beta": (shift, (size,))}
         return raising(match, edit, "BatchNorm", (x,), {"axis": axis, "epsilon": 0.0}, params, computed)
 
-    halved = op("tf.Cast")(decomposed_of_cast())
     return [
-        Rule.of("batch norm in half precision", halved, in_parts_of_half),
         Rule.of("batch norm", DECOMPOSED, in_parts),
         Rule.of("fused batch norm", op(*FUSED)(anything(), const("gamma"), const("beta"), const("mean"), const("variance")), fused),
         Rule.of(
             "multiply-add", op("tf.AddV2", "tf.Add", "tf.BiasAdd")(multiply(X, const("gamma")), const("beta")).commutative(), multiply_add
         ),
+        Rule.of("batch norm in half precision", op("tf.Cast")(op("BatchNorm")["inner"](op("tf.Cast")(X))), in_half),
     ]
-
-
-def decomposed_of_cast() -> Pattern:
-    """`DECOMPOSED` of a value in another precision."""
-    return of_cast(SCALE, op("tf.Mul")["scale"]) | of_cast(INVERSE, op("tf.Rsqrt")["inverse"])
-
-
-def of_cast(scale: Pattern, again: Pattern) -> Pattern:
-    mean = multiply(const("mean"), again)
-    x = op("tf.Cast")(X)
-    return add(multiply(x, scale), op("tf.Sub")(const("beta"), mean) | multiply(op("tf.Neg")(const("mean")), again))
 
 
 def place(constants: dict[str, Node], rank: int, edit: Edit) -> tuple[int, int] | None:

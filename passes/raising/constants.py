@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from tfpasses.graph import Edit
 from tfpasses.passes.raising.cluster import Raising
+from tfpasses.passes.raising.unread import alive
 from tfpasses.pattern import Match, Miss, Rule, op
 
 __all__ = ["constant_rules"]
@@ -15,24 +17,35 @@ __all__ = ["constant_rules"]
 SAME = ("tf.Identity", "tf.StopGradient", "tf.PreventGradient")
 SHAPED = ("tf.Reshape", "tf.Squeeze", "tf.ExpandDims")
 FEW = 16
+HANDLE = "resource"
 READERS = ("tf.ReadVariableOp", "tf.Identity", "Const")
 
 
-def constant_rules(raising: Raising, alive: Container[str]) -> Sequence[Rule]:
-    """The rules that make nodes of constant value `Const`. `alive` are the nodes that the graph's outputs depend on: what others do with
-    a variable (initialising and saving it, say) does not count.
+def constant_rules(raising: Raising) -> Sequence[Rule]:
+    """The rules that make nodes of constant value `Const`. What nodes that no output depends on do with a variable (initialising and
+    saving it, say) does not count.
     """
+    found: WeakKeyDictionary[Edit, Container[str]] = WeakKeyDictionary()
+
+    def needed(edit: Edit) -> Container[str]:
+        """The nodes that the graph's outputs depend on."""
+        if edit not in found:
+            found[edit] = alive(edit)
+        return found[edit]
 
     def read(match: Match, edit: Edit) -> Miss | None:
         """The value of a variable, where nothing but reads of it is on the way to an output."""
         variable = match["variable"]
-        if match.root.name not in alive:
+        on_the_way = needed(edit)
+        if match.root.name not in on_the_way:
             return match.miss("no output depends on it")
+        if match.root.specs[0].dtype == HANDLE:
+            return match.miss("it gives the variable itself on, not its value")
         for user, _ in edit.users[variable.name]:
-            if user in alive and edit.nodes[user].op not in READERS:
+            reads = edit.nodes[user].op in READERS and edit.nodes[user].specs[0].dtype != HANDLE
+            if user in on_the_way and not reads:
                 return match.miss(f"{variable.name} is also used by {user}, a {edit.nodes[user].op}, which may write it")
-        constant(match, edit, raising, str(variable.config["weight"]))
-        return None
+        return constant(match, edit, raising, str(variable.config["weight"]))
 
     def same(match: Match, edit: Edit) -> Miss | None:
         """A constant, in another shape or not."""
@@ -47,10 +60,12 @@ def constant_rules(raising: Raising, alive: Container[str]) -> Sequence[Rule]:
 
     def cast(match: Match, edit: Edit) -> Miss | None:
         """A constant in another precision: a node of that dtype with the array as it is stored."""
-        dtypes = [edit.spec(edit.nodes[match.root.name].inputs[0]).dtype, match.root.specs[0].dtype]
-        if any("float" not in dtype for dtype in dtypes):
+        node, key = match["constant"], match["constant"].params["value"]
+        if any("float" not in spec.dtype for spec in (node.specs[0], match.root.specs[0])):
             return match.miss("it changes what kind of numbers they are")
-        return constant(match, edit, raising, match["constant"].params["value"])
+        if node.specs[0].dtype != edit.weights[key].dtype.name:
+            return match.miss("they were rounded to another precision before")
+        return constant(match, edit, raising, key)
 
     return [
         Rule.of("read", op("tf.ReadVariableOp", "tf.Identity")(op("Variable")["variable"]), read),

@@ -535,3 +535,79 @@ def test_what_waits_for_nothing_but_constants_is_raised():
     graph = folded(definition)
     assert ops_of(graph) == ["Conv"]
     assert_function_kept(definition, graph, X)
+
+
+# precision, names, places
+
+
+def test_a_constant_that_was_rounded_on_its_way_is_no_constant_of_another_precision():
+    def build(x):
+        kernel = tf.cast(tf.cast(tf.constant(draw(3, 3, C, C)), "float16"), "float32")
+        return fused(conv(x, kernel=kernel)).y
+
+    definition = built(build, x=X)
+    graph = folded(definition)
+    assert "tf.Conv2D" in ops_of(graph)
+    assert_function_kept(definition, graph, X)
+
+
+def test_a_kernel_stored_in_more_precision_than_it_is_used_in():
+    def build(x):
+        kernel, vectors = tf.cast(tf.constant(draw(3, 3, C, C)), "float16"), [tf.constant(v.astype("float16")) for v in (GAMMA, BETA)]
+        return conv(x, kernel=kernel) * vectors[0] + vectors[1]
+
+    definition = built(build, dtype="float16", x=X)
+    graph = folded(definition)
+    assert ops_of(graph) == ["Conv"]
+    x = draw(2, 6, 7, C).astype("float16")
+    (old,), (new,) = (compute(one, {"x": x}, ["out"]) for one in (definition, to_graph_def(graph)))
+    assert np.abs(old - new).max() <= 2e-2 * np.abs(old).max()
+
+
+def test_a_wish_to_be_placed_beside_a_node_that_is_gone_is_dropped():
+    def build(x):
+        y = fused(conv(x)).y
+        with tf.compat.v1.colocate_with(y.op):
+            return RAW.Relu(features=y)
+
+    definition = built(build, x=X)
+    assert any("_class" in node.attr for node in definition.node)
+    graph = folded(definition)
+    assert ops_of(graph) == ["Conv", "Relu"]
+    assert_function_kept(definition, graph, X)
+
+
+def test_devices_survive():
+    def build(x):
+        with tf.device("/job:worker/task:3"):
+            return fused(conv(x)).y
+
+    written = to_graph_def(folded(built(build, x=X)))
+    assert {node.device for node in written.node if node.op in ("Conv2D", "Const")} == {"/job:worker/task:3"}
+
+
+def test_outputs_of_a_call_that_is_inlined_keep_their_names():
+    @tf.function
+    def inner(x):
+        return RAW.Relu(features=x), fused(conv(x)).y
+
+    definition = built(lambda x: list(inner(x)), x=X)
+    (call,) = [node.name for node in definition.node if "PartitionedCall" in node.op]
+    graph = folded(definition, outputs=[f"{call}:1", call])
+    assert sorted(ops_of(graph)) == ["Conv", "Relu"]
+    assert_function_kept(definition, graph, X, [call, f"{call}:1"])
+
+
+def test_the_handle_of_a_variable_is_not_its_value():
+    variable = tf.Variable(draw(3, 3, C, C), name="kernel")
+
+    @tf.function(input_signature=[tf.TensorSpec(X, tf.float32)])
+    def network(x):
+        handle = RAW.Identity(input=variable.handle)
+        y = fused(conv(x, kernel=RAW.ReadVariableOp(resource=variable.handle, dtype="float32"))).y
+        with tf.control_dependencies([y]):
+            RAW.AssignVariableOp(resource=handle, value=tf.zeros((3, 3, C, C)))
+        return y
+
+    result = tfpasses.run(network, "fold-batch-norms")
+    assert "BatchNorm" in ops_of(result.graph) or "tf.Conv2D" in ops_of(result.graph)

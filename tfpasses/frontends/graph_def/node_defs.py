@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import tensorflow as tf
 
 from tfpasses.graph import Array, Node, Spec, channel_axis
 
-__all__ = ["bias_add", "binary", "cast", "const", "handle", "identity", "node_def", "read_variable"]
+__all__ = ["bias_add", "binary", "cast", "const", "handle", "identity", "identity_n", "node_def", "read_variable"]
 
 MOST_BIASED = 5
 """The most axes, and 3 the fewest, of channels-first values that TensorFlow's BiasAdd takes."""
@@ -40,6 +41,13 @@ def const(name: str, array: Array) -> Any:
 def identity(name: str, value: str, dtype: str) -> Any:
     """Another name for a value."""
     return node_def(name, "Identity", value, T=dtype)
+
+
+def identity_n(name: str, values: Sequence[str], dtypes: Sequence[str]) -> Any:
+    """Another name for several values."""
+    types = tf.compat.v1.AttrValue()
+    types.list.type.extend(tf.as_dtype(dtype).as_datatype_enum for dtype in dtypes)
+    return node_def(name, "IdentityN", *values, T=types)
 
 
 def cast(name: str, value: str, source: str, target: str) -> Any:

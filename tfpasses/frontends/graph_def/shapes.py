@@ -223,6 +223,14 @@ def concat(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
     return tuple(out)
 
 
+def gather(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
+    (shape, places, _), axis = shapes, values(2)
+    if shape is None or places is None or axis is None or integer(node, "batch_dims"):
+        return None
+    axis %= len(shape)
+    return (*shape[:axis], *places, *shape[axis + 1 :])
+
+
 def transpose(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
     shape, order = shapes[0], values(1)
     if order is None:
@@ -333,6 +341,7 @@ RULES: Mapping[str, Rule] = {
     "Squeeze": squeeze,
     "ExpandDims": expand,
     "ConcatV2": concat,
+    "GatherV2": gather,
     "Transpose": transpose,
     "Pack": pack,
     "Shape": shape_of,
