@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from typing import NamedTuple
 
 import attrs
 
@@ -56,9 +58,8 @@ class Canonicalize(Pass):
                 kinds = ", ".join(op.removeprefix("tf.") for op, _ in gone.most_common(3))
                 text = f"{gone.total()} nodes that no output needs read what the network computes ({kinds}, ..): training's, and left out"
                 yield Remark(self.name, "note", edit.source.name, text)
-        raising = Raising()
-        declined = raise_operations(edit, raising, context.on_rewrite)
-        RuleSet([*one_for_one_rules(raising), *reshape_rules(raising)]).rewrite(edit, context.on_rewrite)
+        declined = raise_operations(edit, context.on_rewrite)
+        rule_sets().one_for_one.rewrite(edit, context.on_rewrite)
         for (rule, name), miss in declined.items():
             if rule in EXPLAINED and name in edit.nodes:
                 yield remark(self.name, name, miss)
@@ -68,17 +69,30 @@ EXPLAINED = ("fused batch norm", "batch norm", "batch norm in half precision")
 """The rules whose refusals a user is told."""
 
 
-def raise_operations(edit: Edit, raising: Raising, on_rewrite: Callable[[Rewrite], None] | None = None) -> Mapping[tuple[str, str], Miss]:
+class RuleSets(NamedTuple):
+    """The rules that raise, in the order of their turns."""
+
+    constants: RuleSet
+    several: RuleSet
+    """What several nodes are together."""
+    one_for_one: RuleSet
+
+
+@cache
+def rule_sets() -> RuleSets:
+    """Made once: to compile their patterns takes as long as to raise a network."""
+    raising = Raising()
+    several = [*batch_norm_rules(raising), *linear_rules(raising), *composed_rules(raising), *shape_rules(raising)]
+    several += compiled_rules(raising, raise_operations)
+    one_for_one = [*one_for_one_rules(raising), *reshape_rules(raising)]
+    return RuleSets(RuleSet(constant_rules(raising)), RuleSet(several), RuleSet(one_for_one))
+
+
+def raise_operations(edit: Edit, on_rewrite: Callable[[Rewrite], None] | None = None) -> Mapping[tuple[str, str], Miss]:
     """Find the constants, then raise what several nodes are together. Gives what rules declined, by rule and node."""
-    RuleSet(constant_rules(raising, alive(edit))).rewrite(edit, on_rewrite)
-    rules = [*batch_norm_rules(raising), *linear_rules(raising), *composed_rules(raising), *shape_rules(raising)]
-    rules += compiled_rules(raising, raise_inside)
-    return RuleSet(rules).rewrite(edit, on_rewrite)
-
-
-def raise_inside(edit: Edit) -> None:
-    """The same in a function's body."""
-    raise_operations(edit, Raising())
+    rules = rule_sets()
+    rules.constants.rewrite(edit, on_rewrite)
+    return rules.several.rewrite(edit, on_rewrite)
 
 
 def remark(pass_name: str, name: str, miss: Miss) -> Remark:

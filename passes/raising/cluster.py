@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
-
-import numpy as np
+from weakref import WeakKeyDictionary
 
 from tfpasses.graph import OUTPUT, Array, Edit, Node, Owner, Ref, Spec, View
+from tfpasses.graph.node import EMPTY
 from tfpasses.graph.shapes import infer_shape
 from tfpasses.pattern import Match, Miss
 
@@ -20,11 +21,14 @@ Shape = tuple[int, ...]
 
 
 class Raising:
-    """What the raising of one graph has to remember."""
+    """What rules raise nodes with."""
 
     def __init__(self) -> None:
-        self.reshaped: dict[str, str] = {}
-        """Key of an array that is another's in another shape -> that one's key."""
+        self.reshapes: WeakKeyDictionary[Edit, dict[str, str]] = WeakKeyDictionary()
+
+    def reshaped(self, edit: Edit) -> dict[str, str]:
+        """Key of an array of this edit that is another's in another shape -> that one's key."""
+        return self.reshapes.setdefault(edit, {})
 
     def __call__(
         self,
@@ -43,81 +47,114 @@ class Raising:
         constant holds. `outside`: values that the cluster reads and the canonical node does not (a variable's handle). Gives a `Miss`,
         and leaves all as it is, where an inner value is used from outside, or a node waits for another.
         """
-        root = edit.nodes[match.root.name]
+        nodes, users, weights = edit.nodes, edit.users, edit.weights
+        name, inputs, params, config = match.root.name, tuple(inputs), params or EMPTY, dict(config or EMPTY)
+        root = nodes[name]
         if op != "Const" and root.specs[0].dtype not in FLOATS:
             return match.miss(f"it computes in {root.specs[0].dtype}")
         if any(edit.users[root.name].values()):
             return match.miss("another of its outputs than the first is used")
-        if any(edit.spec(ref).shape is None for ref in inputs):
+        specs = [nodes[producer].specs[index] for producer, index in inputs]
+        if any([spec.shape is None for spec in specs]):
             return match.miss("the rank of what it reads is not known")
-        found = self.cluster(root, [*inputs, *outside], edit)
-        if isinstance(found, str):
-            return match.miss(found)
-        inner, constants = found
+        cluster = self.cluster(root, {*inputs, *outside}, edit)
+        if isinstance(cluster, str):
+            return match.miss(cluster)
         keys: dict[str, str] = {}
-        arrays = dict(computed or {})
-        for slot, (constant, shape) in (params or {}).items():
-            key = constant if isinstance(constant, str) else constant.params["value"]
-            base = self.reshaped.get(key, key)
-            if edit.weights[base].size != np.prod(shape, dtype=int):
-                return match.miss(f"its {slot} has {edit.weights[base].size} elements, not shape {list(shape)}")
-            if edit.weights[base].shape == shape:
+        arrays = dict(computed or EMPTY)
+        bases = self.bases(params, edit)
+        for slot, base in bases.items():
+            array, shape = weights[base], params[slot][1]
+            if array.shape == shape:
                 keys[slot] = base
+            elif array.size == math.prod(shape):
+                arrays[slot] = array.reshape(shape)
             else:
-                arrays[slot] = edit.weights[base].reshape(shape)
-        sources = self.sources([*constants, *inner, root], inputs)
-        owner = Owner(root.name, 0, View(sources, op, dict(config or {}), tuple(inputs), keys))
-        spec = self.spec(root, op, inputs, owner.source.config, {**keys}, arrays, edit)
+                return match.miss(f"its {slot} has {array.size} elements, not shape {list(shape)}")
+        shapes = {slot: weights[key].shape for slot, key in keys.items()}
+        for slot, array in arrays.items():
+            shapes[slot] = array.shape
+        spec = self.spec(root, op, config, specs, shapes)
         if isinstance(spec, str):
             return match.miss(spec)
-        node = edit.change(root, op=op, inputs=tuple(inputs), config=owner.source.config, params=keys, specs=(spec,), owner=owner)
+        sources = self.sources([*cluster, root])
+        view = View(sources, op, config, inputs, keys)
+        node = edit.change(root, op=op, inputs=inputs, config=config, params=keys, specs=(spec,), owner=Owner(name, 0, view))
         if arrays:
             edit.set_params(node, arrays)
-            node = edit.nodes[root.name]
-            derived = {node.params[slot]: edit.weights[node.params[slot]] for slot in arrays}
-            view = View(sources, op, owner.source.config, tuple(inputs), node.params, derived)
-            edit.change(node, owner=Owner(root.name, 0, view))
-            for slot, (constant, _) in (params or {}).items():
-                if slot in arrays:
-                    key = constant if isinstance(constant, str) else constant.params["value"]
-                    self.reshaped[node.params[slot]] = self.reshaped.get(key, key)
-        for one in reversed([*constants, *inner]):
-            if not edit.users[one.name]:
+            node = nodes[name]
+            derived = {node.params[slot]: weights[node.params[slot]] for slot in arrays}
+            edit.change(node, owner=Owner(name, 0, View(sources, op, config, inputs, node.params, derived)))
+            self.reshaped(edit).update({node.params[slot]: base for slot, base in bases.items() if slot in arrays})
+        for one in reversed(cluster):
+            if not users[one.name]:
                 edit.remove(one)
         return None
 
-    def cluster(self, root: Node, inputs: Sequence[Ref], edit: Edit) -> tuple[list[Node], list[Node]] | str:
-        """The nodes between a root and some values, and the constants they read, producers first; or why they are no cluster."""
-        nodes, boundary = edit.nodes, set(inputs)
+    def bases(self, params: Mapping[str, tuple[Node | str, Shape]], edit: Edit) -> dict[str, str]:
+        """Slot -> the key of the array that a constant holds, as the graph had it."""
+        keys = {slot: one if isinstance(one, str) else one.params["value"] for slot, (one, _) in params.items()}
+        reshaped = self.reshapes.get(edit)
+        return {slot: reshaped.get(key, key) for slot, key in keys.items()} if reshaped else keys
+
+    def absorb(
+        self,
+        match: Match,
+        edit: Edit,
+        op: str,
+        inputs: Sequence[Ref],
+        inner: Node,
+        config: Mapping[str, Any],
+        more: Mapping[str, tuple[Node | str, Shape]] | None = None,
+    ) -> Miss | None:
+        """The same with the parameters of a canonical node within the cluster, and more."""
+        view = inner.owner.source if inner.owner is not None else None
+        derived: Mapping[str, Array] = getattr(view, "derived", {})
+        params: dict[str, tuple[Node | str, Shape]] = {}
+        computed: dict[str, Array] = {}
+        for slot, key in inner.params.items():
+            if key in derived and key not in self.reshaped(edit):
+                computed[slot] = edit.weights[key]
+            else:
+                params[slot] = (key, edit.weights[key].shape)
+        return self(match, edit, op, inputs, config, {**params, **(more or {})}, computed)
+
+    def cluster(self, root: Node, boundary: Collection[Ref], edit: Edit) -> list[Node] | str:
+        """The constants that are read between some values and a root, then the nodes there, producers first; or why they are no cluster."""
+        nodes, users = edit.nodes, edit.users
         inner: dict[str, Node] = {}
         constants: dict[str, Node] = {}
-        if waits(root, edit):
-            return f"it waits for {waits(root, edit)[0]}"
-        stack = [(ref.node, False) for ref in root.inputs if ref not in boundary]
+        opened: set[str] = set()
+        held = waits(root, edit)
+        if held:
+            return f"it waits for {held[0]}"
+        stack = [ref.node for ref in root.inputs if ref not in boundary]
         while stack:
-            name, done = stack.pop()
+            name = stack.pop()
+            if name in inner or name in constants:
+                continue
             node = nodes[name]
-            if waits(node, edit):
-                return f"{name}, a part of it, waits for {waits(node, edit)[0]}"
+            if name in opened:  # all that it reads has been looked at
+                inner[name] = node
+                continue
+            held = waits(node, edit)
+            if held:
+                return f"{name}, a part of it, waits for {held[0]}"
             if node.op == "Const":
                 constants[name] = node
                 continue
-            if done:
-                inner[name] = node
-                continue
-            if name in inner:
-                continue
             if len(inner) + len(stack) > MOST_NODES or node.op in ("Input", "Variable"):
                 return f"it reads {name}, which is no part of it"
-            stack.append((name, True))
-            stack += [(ref.node, False) for ref in node.inputs if ref not in boundary]
+            opened.add(name)
+            stack.append(name)
+            stack += [ref.node for ref in node.inputs if ref not in boundary]
         for name in inner:
-            for user, _ in edit.users[name]:
+            for user, _ in users[name]:
                 if user not in inner and user != root.name:
                     return f"{name}, a part of it, {'is an output' if user == OUTPUT else f'is used by {user}'}"
-        return list(inner.values()), list(constants.values())
+        return [*constants.values(), *inner.values()]
 
-    def sources(self, cluster: Iterable[Node], inputs: Sequence[Ref]) -> tuple[Node, ...]:
+    def sources(self, cluster: Iterable[Node]) -> tuple[Node, ...]:
         """The nodes as they were read that the nodes of a cluster stand for, fed as those are now."""
         sources: dict[str, Node] = {}
         for node in cluster:
@@ -125,31 +162,23 @@ class Raising:
             if not isinstance(view, View):
                 sources[node.name] = node
                 continue
-            moved = {old: new for old, new in zip(view.inputs, node.inputs, strict=True) if old != new}
+            same = view.inputs is node.inputs
+            moved = {} if same else {old: new for old, new in zip(view.inputs, node.inputs, strict=True) if old != new}
             for one in view.sources:
                 touched = moved and any(ref in moved for ref in one.inputs)
                 sources.setdefault(one.name, one.fed_by(tuple([moved.get(ref, ref) for ref in one.inputs])) if touched else one)
         return tuple(sources.values())
 
     def spec(
-        self,
-        root: Node,
-        op: str,
-        inputs: Sequence[Ref],
-        config: Mapping[str, Any],
-        keys: Mapping[str, str],
-        arrays: Mapping[str, Array],
-        edit: Edit,
+        self, root: Node, op: str, config: Mapping[str, Any], inputs: Sequence[Spec], params: Mapping[str, tuple[int, ...]]
     ) -> Spec | str:
         """What is known of the canonical node's value, from its operation and from the root; or why these do not fit."""
-        specs = [edit.spec(ref) for ref in inputs]
-        shapes = {slot: edit.weights[key].shape for slot, key in keys.items()} | {slot: array.shape for slot, array in arrays.items()}
         known = root.specs[0].shape
         try:
-            inferred = infer_shape(root.but(op=op, config=config), [spec.shape for spec in specs], shapes)
+            inferred = infer_shape(Node(root.name, op, root.inputs, config), [spec.shape for spec in inputs], params)
         except ValueError as error:
             return str(error)
-        if inferred is None:
+        if inferred is None or inferred == known:
             return root.specs[0] if known is not None else "the rank of its value is not known"
         if known is None:
             return Spec(inferred, root.specs[0].dtype)

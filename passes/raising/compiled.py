@@ -17,7 +17,7 @@ QUIET = ("Input", *GIVEN, "Identity", "tf.Identity", "tf.NoOp")
 """What may be in the function beside the linear operation."""
 
 
-def compiled_rules(raising: Raising, raise_inner: Callable[[Edit], None]) -> Sequence[Rule]:
+def compiled_rules(raising: Raising, raise_inner: Callable[[Edit], object]) -> Sequence[Rule]:
     """The rule that raises such a call. `raise_inner` raises what is in a function."""
 
     def compiled(match: Match, edit: Edit) -> Miss | None:

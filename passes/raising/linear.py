@@ -129,7 +129,7 @@ def linear_rules(raising: Raising) -> Sequence[Rule]:
         order = match.get("order")
         if order is not None and edit.weights[order.params["value"]].tolist() != list(range(len(shape))):
             return match.miss("it transposes what it reads")
-        return absorb(match, edit, "Dense", (x,), dense, {})
+        return raising.absorb(match, edit, "Dense", (x,), dense, {})
 
     def bias(match: Match, edit: Edit) -> Miss | None:
         """A constant per channel, added to what a linear node gives."""
@@ -141,7 +141,7 @@ def linear_rules(raising: Raising) -> Sequence[Rule]:
         size = edit.weights[constant.params["value"]].size
         if "bias" in linear.params or axis != view.channel_axis(rank) or size != view.out_channels:
             return match.miss("it has a bias already, or this is none: no element per channel")
-        return absorb(match, edit, linear.op, linear.inputs, linear, linear.config, {"bias": (constant, (size,))})
+        return raising.absorb(match, edit, linear.op, linear.inputs, linear, linear.config, {"bias": (constant, (size,))})
 
     def dilated(match: Match, edit: Edit) -> Miss | None:
         """Space to batch, a convolution, and back: a dilated convolution."""
@@ -161,7 +161,7 @@ def linear_rules(raising: Raising) -> Sequence[Rule]:
         padding = dilated_padding(shape[1:-1], out[1:-1], kernel[:-2], rates, values[1].reshape(-1, 2), values[3].reshape(-1, 2))
         if padding is None:
             return match.miss("it pads in another way than `valid` or `same`")
-        return absorb(match, edit, linear.op, (x,), linear, {**config, "padding": padding, "dilation": rates})
+        return raising.absorb(match, edit, linear.op, (x,), linear, {**config, "padding": padding, "dilation": rates})
 
     def one_axis(match: Match, edit: Edit) -> Miss | None:
         """An operation over two spatial axes, one of which was put in before and is taken out behind."""
@@ -201,7 +201,7 @@ def linear_rules(raising: Raising) -> Sequence[Rule]:
         rank = len(orders[0])
         if orders != [[0, *range(2, rank), 1], [0, rank - 1, *range(1, rank - 1)]] or inner.config.get("data_format") != "channels_last":
             return match.miss("it does not move the channels to the end and back")
-        return absorb(match, edit, inner.op, (x,), inner, {**inner.config, "data_format": "channels_first"})
+        return raising.absorb(match, edit, inner.op, (x,), inner, {**inner.config, "data_format": "channels_first"})
 
     def separable_turned(match: Match, edit: Edit) -> Miss | None:
         """The same around a depthwise convolution and a pointwise one."""
@@ -212,27 +212,6 @@ def linear_rules(raising: Raising) -> Sequence[Rule]:
         kernels = {f"{name}_kernel": node.params["kernel"] for name, node in (("depthwise", depthwise), ("pointwise", pointwise))}
         config = {**depthwise.config, "data_format": "channels_first"}
         return raising(match, edit, "SeparableConv", (x,), config, {slot: (key, edit.weights[key].shape) for slot, key in kernels.items()})
-
-    def absorb(
-        match: Match,
-        edit: Edit,
-        op_name: str,
-        inputs: Sequence[Ref],
-        linear: Node,
-        config: Mapping[str, Any],
-        more: Mapping[str, tuple[Node | str, tuple[int, ...]]] | None = None,
-    ) -> Miss | None:
-        """The root as a linear node with the parameters of one inside, and more."""
-        view = linear.owner.source if linear.owner is not None else None
-        derived: Mapping[str, Array] = getattr(view, "derived", {})
-        params: dict[str, tuple[Node | str, tuple[int, ...]]] = {}
-        computed: dict[str, Array] = {}
-        for slot, key in linear.params.items():
-            if key in derived and key not in raising.reshaped:
-                computed[slot] = edit.weights[key]
-            else:
-                params[slot] = (key, edit.weights[key].shape)
-        return raising(match, edit, op_name, inputs, config, {**params, **(more or {})}, computed)
 
     def back(inner: Pattern) -> Pattern:
         return op("tf.Transpose")(inner, op("Const")["order back"])

@@ -166,7 +166,7 @@ MUTANTS = (
         "walk to new matches stops below a root",
         "tfpasses/pattern/driver.py",
         "if node.op not in asked or name in found:",
-        "if node.op not in self._by_root or name in found:",
+        "if node.op not in self._roots or name in found:",
         PATTERN,
     ),
     Mutant(
@@ -262,7 +262,11 @@ MUTANTS = (
     Mutant("clip at any number", "passes/raising/elementwise.py", "if low != 0 or high is None", "if high is None", RAISE),
     Mutant("reshape across samples", "passes/raising/shapes.py", "or shape[0] != out[0] or 0 in shape", "or 0 in shape", RAISE),
     Mutant(
-        "variable written elsewhere", "passes/raising/constants.py", "if user in alive and not reads:", "if False:", (*RAISE, *CONTAINERS)
+        "variable written elsewhere",
+        "passes/raising/constants.py",
+        "if user in on_the_way and not reads:",
+        "if False:",
+        (*RAISE, *CONTAINERS),
     ),
     # writing a tf.Graph
     Mutant("changed constant not written", "tfpasses/frontends/graph_def/write.py", "array = now", "pass", (*RAISE, *CONTAINERS)),

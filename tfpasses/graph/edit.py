@@ -13,7 +13,7 @@ import numpy as np
 
 from tfpasses.graph.errors import GraphError
 from tfpasses.graph.facts import Fact, FactKey
-from tfpasses.graph.graph import OUTPUT, Array, Graph, Scope, Use
+from tfpasses.graph.graph import OUTPUT, Array, Graph, Scope, Use, index_weights
 from tfpasses.graph.journal import Rewrite, follow
 from tfpasses.graph.node import EMPTY, Node
 from tfpasses.graph.order import sort_nodes
@@ -42,6 +42,9 @@ class Edit:
         self._users: dict[str, Mapping[Use, int]] = dict(graph.users)
         self._owned: set[str] = set()
         self._weight_users: dict[str, tuple[str, ...]] | None = None
+        """Made when it is asked for, and kept up from then on."""
+        self._reads_differ = False
+        """Whether a node reads another weight than it did."""
         self._redirects: list[tuple[Ref, Ref]] = []
         self._straddled: set[str] = set()
         self._fresh = 0
@@ -322,8 +325,10 @@ class Edit:
         if not self.journal:
             return self.source
         nodes = dict(self.nodes) if self._in_order() else sort_nodes(self.nodes, self.source.nodes)
-        readers = self._weight_users  # None: no node reads another weight than it did
-        weights = dict(self.weights) if readers is None else {key: array for key, array in self.weights.items() if readers.get(key)}
+        weights = dict(self.weights)
+        if self._reads_differ:
+            read = {key for node in nodes.values() for key in node.params.values()}
+            weights = {key: array for key, array in weights.items() if key in read}
         facts = {key: fact for key, fact in self.facts.items() if key[0].node in nodes}
         moved: Mapping[Ref, Ref] = self.redirects if self.source.scopes else {}
         scopes = {path: self._follow(path, scope, moved) for path, scope in self.source.scopes.items()}
@@ -379,12 +384,23 @@ class Edit:
 
     def _weight_index(self) -> dict[str, tuple[str, ...]]:
         if self._weight_users is None:
-            self._weight_users = dict(self.source.weight_users)
+            if self._reads_differ:
+                before = {name: node for name, node in (self.nodes | self._before).items() if node is not None}
+                self._weight_users = index_weights(before)  # as it was at the savepoint, so that `rollback` finds what it needs
+                for name, was in self._before.items():
+                    now = self.nodes.get(name)
+                    self._move_weights(name, EMPTY if was is None else was.params, EMPTY if now is None else now.params)
+            else:
+                self._weight_users = dict(self.source.weight_users)
         return self._weight_users
 
     def _move_weights(self, name: str, old: Mapping[str, str], new: Mapping[str, str]) -> None:
         """Keep the index of weights when a node reads others than it did."""
-        index, before, after = self._weight_index(), tuple(old.values()), tuple(new.values())
+        self._reads_differ = True
+        index = self._weight_users
+        if index is None:
+            return
+        before, after = tuple(old.values()), tuple(new.values())
         for key in before:
             readers = index[key]
             if key in after or name not in readers:  # read through two slots: it has left already
