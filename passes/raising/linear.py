@@ -17,6 +17,7 @@ CONVS = ("tf.Conv2D", "tf.Conv3D")
 PADDINGS = {"SAME": "same", "VALID": "valid"}
 KERNEL = op("Const")["kernel"]
 WINDOWS = ("Conv", "DepthwiseConv", "SeparableConv", "ConvTranspose", "MaxPool", "AvgPool")
+MATRIX = 2
 PLANE = 4
 """The rank of images of two spatial axes."""
 
@@ -108,7 +109,10 @@ def linear_rules(raising: Raising) -> Sequence[Rule]:
         plain = node.op == "tf.MatMul"
         if node.config.get("transpose_a" if plain else "adj_x", False):
             return match.miss("it transposes what it reads")
-        *ones, a, b = kernel_shape(match, edit)
+        shape = kernel_shape(match, edit)
+        if len(shape) < MATRIX:
+            return match.miss("its kernel is no matrix")
+        *ones, a, b = shape
         if any(size != 1 for size in ones):
             return match.miss("it has a matrix of its own for each element of the batch")
         if not node.config.get("transpose_b" if plain else "adj_y", False):

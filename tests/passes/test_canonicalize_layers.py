@@ -110,3 +110,20 @@ def test_images_of_unknown_size(sizes):
     y = L.GlobalAveragePooling2D()(L.BatchNormalization()(L.DepthwiseConv2D(3)(L.ReLU()(y))))
     model = bite(keras.Model(x, y))
     assert ops_of(canonical(frozen(model))) == like_keras(model)
+
+
+@pytest.mark.parametrize("policy", ["float16", "mixed_float16", "mixed_bfloat16"])
+def test_a_batch_norm_in_float32_of_half_precision_is_one_with_its_casts(policy):
+    model = chain(L.Conv2D(6, 3, dtype=policy), L.BatchNormalization(dtype=policy), L.ReLU(dtype=policy), shape=(9, 8, 4))
+    definition = frozen(model)
+    graph = canonical(definition)
+    check_shapes(graph)
+    assert [op for op in ops_of(graph) if op != "tf.Cast"] == ["Conv", "BatchNorm", "Relu"]
+    assert {graph.spec(ref).dtype for node in graph.nodes.values() if node.op == "BatchNorm" for ref in node.inputs} != {"float32"}
+    assert sorted(map(str, to_graph_def(graph).node)) == sorted(map(str, definition.node))
+    assert "BatchNorm" not in ops_of(passed(from_graph_def(definition), FOLD))
+
+
+def test_a_batch_norm_between_casts_of_single_precision_keeps_them():
+    model = chain(L.Conv2D(6, 3), L.BatchNormalization(dtype="float64"), L.ReLU(), shape=(9, 8, 4))
+    assert ops_of(canonical(frozen(model))) == ["Conv", "tf.Cast", "BatchNorm", "tf.Cast", "Relu"]
