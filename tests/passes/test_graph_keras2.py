@@ -78,7 +78,8 @@ def test_without_the_learning_phase_nothing_folds_and_the_session_is_as_it_was()
     session, source, target = in_session(small)
     result = tfpasses.run(session, "fold-batch-norms", inputs=[source], outputs=[target])
     assert not folds(result)
-    assert result.model.graph.as_graph_def() == session.graph.as_graph_def()
+    written, read = (sorted(map(str, one.graph.as_graph_def().node)) for one in (result.model, session))
+    assert written == read
 
 
 @pytest.mark.slow
