@@ -197,6 +197,26 @@ def test_options_of_another_kind(refusal, kinds):
     assert "inputs= is not for" in refusal("show", kinds / "network.keras", "--inputs", "image")
 
 
+def test_a_checkpoint_with_its_graph(cli, refusal, tmp_path, x):
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        image = tf.compat.v1.placeholder("float32", (None, *SHAPE), name="image")
+        kernel = tf.compat.v1.get_variable("kernel", (3, 3, 4, 5))
+        vectors = [tf.constant(np.linspace(0.5, 2, 5, dtype="float32"))] * 4
+        y = tf.compat.v1.nn.fused_batch_norm(tf.nn.conv2d(image, kernel, 1, "SAME"), *vectors, is_training=False)[0]
+        tf.identity(y, name="y")
+        session.run(tf.compat.v1.global_variables_initializer())
+        tf.compat.v1.train.Saver().save(session, str(tmp_path / "model.ckpt"))
+        before = session.run("y:0", {"image:0": x})
+    assert "name them (--inputs, --outputs)" in refusal("show", tmp_path / "model.ckpt.meta")
+    names = ("--inputs", "image", "--outputs", "y")
+    cli("run", tmp_path / "model.ckpt.meta", *FOLD, "-o", tmp_path / "out.meta", *names)
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        tf.compat.v1.train.import_meta_graph(str(tmp_path / "out.meta")).restore(session, str(tmp_path / "out"))
+        after = session.run("y:0", {"image:0": x})
+        assert "FusedBatchNormV3" not in {op.type for op in session.graph.get_operations()}
+    assert 0 < np.abs(after - before).max() <= 1e-5 * np.abs(before).max()
+
+
 # from Python
 
 
