@@ -16,7 +16,7 @@ CALLS = ("tf.PartitionedCall", "tf.StatefulPartitionedCall")
 IFS = ("tf.If", "tf.StatelessIf")
 CASES = ("tf.Case", "tf.StatelessCase")
 WHILES = ("tf.While", "tf.StatelessWhile")
-LOOP_PARTS = ("tf.Enter", "tf.RefEnter", "tf.Exit", "tf.RefExit", "tf.NextIteration", "tf.RefNextIteration", "tf.LoopCond")
+LOOP_PARTS = ("tf.Loop", "tf.Enter", "tf.RefEnter", "tf.Exit", "tf.RefExit", "tf.NextIteration", "tf.RefNextIteration", "tf.LoopCond")
 FUNCTIONS = {
     **dict.fromkeys(CALLS, ("f",)),
     **dict.fromkeys(IFS, ("then_branch", "else_branch")),

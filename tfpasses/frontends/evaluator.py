@@ -30,10 +30,14 @@ class TensorFlowEvaluator:
     """How the frontend runs a foreign node: the flat list of its outputs from its inputs and parameters."""
     takes: Callable[[Node, str], bool] = lambda node, dtype: False
     """Whether `opaque` runs a foreign node in another floating-point dtype than its own."""
+    joins: frozenset[str] = frozenset()
+    """The foreign operations that take what comes where other inputs never come: None stands for what a branch does not give that is not
+    taken, and no other node is run on it.
+    """
 
     def compile(self, graph: Graph, feeds: Sequence[Ref], fetches: Sequence[Ref], dtype: str | None = None) -> Run:
         """See `tfpasses.graph.Evaluator`. Raises `GraphError` where a fetch depends on an input that is not fed, or a
-        node cannot be computed.
+        node cannot be computed. A fetch that never comes is given as zeros.
         """
         given = set(feeds)
         steps = [graph.nodes[name] for name in needed(graph, given, fetches)]
@@ -50,16 +54,25 @@ class TensorFlowEvaluator:
             for ref in given:
                 state[ref] = tf.cast(tf.convert_to_tensor(values[ref]), self._dtype(graph.spec(ref), dtype))
             for number, node in enumerate(steps):
+                inputs = [state[ref] for ref in node.inputs]
                 try:
-                    outputs = self._evaluate(graph, node, [state[ref] for ref in node.inputs], dtype)
+                    outputs = self._evaluate(graph, node, inputs, dtype) if self.runs(node, inputs) else [None] * len(node.specs)
                 except (tf.errors.OpError, ValueError, TypeError) as error:
                     raise cannot_compute(f"node {node.name}: {node.op}", error) from error
                 state.update((Ref(node.name, index), value) for index, value in enumerate(outputs) if Ref(node.name, index) not in given)
                 for ref in dead[number]:
                     state.pop(ref, None)
-            return [np.asarray(state[ref]) for ref in fetches]
+            return [np.asarray(state[ref] if state[ref] is not None else self._zeros(graph.spec(ref), dtype)) for ref in fetches]
 
         return run
+
+    def runs(self, node: Node, inputs: Sequence[Tensor]) -> bool:
+        """Whether a node is run on what has come."""
+        came = [value is not None for value in inputs]
+        return any(came) if node.op in self.joins else all(came)
+
+    def _zeros(self, spec: Spec, wanted: str | None) -> Tensor:
+        return tf.zeros([1 if size is None else size for size in spec.shape or ()], self._dtype(spec, wanted))
 
     def _dtype(self, spec: Spec, wanted: str | None) -> str:
         return wanted if wanted is not None and "float" in spec.dtype else spec.dtype
@@ -67,9 +80,13 @@ class TensorFlowEvaluator:
     def _evaluate(self, graph: Graph, node: Node, inputs: Sequence[Tensor], wanted: str | None) -> Sequence[Tensor]:
         if node.op not in LOWERING or len(node.specs) != 1:
             fed = wanted if wanted is not None and node.op not in LOWERING and self.takes(node, wanted) else None
-            own = [tf.cast(value, self._dtype(graph.spec(ref), fed)) for value, ref in zip(inputs, node.inputs, strict=True)]
+            own = [
+                None if value is None else tf.cast(value, self._dtype(graph.spec(ref), fed))
+                for value, ref in zip(inputs, node.inputs, strict=True)
+            ]
             outputs = self.opaque(node, own, list(graph.params(node).values()))
-            return [tf.cast(value, self._dtype(spec, wanted)) for value, spec in zip(outputs, node.specs, strict=True)]
+            specs = zip(outputs, node.specs, strict=True)
+            return [None if value is None else tf.cast(value, self._dtype(spec, wanted)) for value, spec in specs]
         dtype = self._dtype(node.specs[0], wanted)
         cast = [tf.cast(value, dtype) for value in inputs]
         # Batch norm computes half precision in float32 and so takes its parameters as they are stored.

@@ -11,7 +11,7 @@ import attrs
 from tfpasses.frontends.graph_def.attributes import Attributes
 from tfpasses.frontends.graph_def.lower import value_name
 from tfpasses.frontends.graph_def.node_defs import identity, node_def
-from tfpasses.frontends.graph_def.templates import Template, control_of
+from tfpasses.frontends.graph_def.templates import Template
 from tfpasses.graph import Graph, Node, Owner, Ref, Slot
 from tfpasses.graph.node import EMPTY
 
@@ -27,6 +27,8 @@ class Place:
     template: Template
     call: Any
     """The call's NodeDef."""
+    call_waits: Sequence[str]
+    """What the call waits for."""
     prefix: str
     """The nodes are named `prefix/node`."""
     arguments: Mapping[str, Ref]
@@ -35,11 +37,6 @@ class Place:
     """Nodes of the graph that are there from the beginning: nobody need wait for them."""
     waits: dict[str, dict[str, None]]
     """Node -> those that wait for it: takes up who waits here."""
-
-    @cached_property
-    def call_waits(self) -> Sequence[str]:
-        """What the call waits for."""
-        return control_of(self.call)
 
     @cached_property
     def pointless(self) -> frozenset[str]:

@@ -79,6 +79,7 @@ def product(node: Any, parts: Sequence[Elements], shape: Dims) -> Elements:
 
 PASSED_ON: Mapping[str, Callable[[Any, Sequence[Elements], Dims], Elements]] = {
     "Identity": same,
+    "Enter": same,
     "Cast": same,
     "Pack": pack,
     "Shape": shape_of,

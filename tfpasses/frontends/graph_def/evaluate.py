@@ -14,8 +14,9 @@ from tensorflow.python.framework import op_def_registry
 
 from tfpasses.frontends.evaluator import TensorFlowEvaluator, cannot_compute, eagerly
 from tfpasses.frontends.graph_def.attributes import Attributes
+from tfpasses.frontends.graph_def.loops import LOOP, Loop
 from tfpasses.frontends.graph_def.nodes import Variable
-from tfpasses.frontends.graph_def.parts import with_nodes
+from tfpasses.frontends.graph_def.parts import copied, with_nodes, without_lost_colocations
 from tfpasses.frontends.graph_def.read import Source
 from tfpasses.frontends.graph_def.write import Written, write
 from tfpasses.graph import Array, Graph, GraphError, Node
@@ -37,6 +38,14 @@ def graph_def_evaluator(graph: Graph) -> TensorFlowEvaluator:
         if node.op == "Variable":
             one = handles.setdefault(node.name, tf.Variable(variables[node.name].value, dtype=variables[node.name].value.dtype))
             return [one.handle if node.specs[0].dtype == "resource" else one.value()]
+        if node.op == LOOP:
+            if node.name not in imported:
+                imported[node.name] = function_of_loop(node, library)
+            return list(imported[node.name](*inputs))
+        if node.op in SWITCHES:
+            return one_way(node, *inputs)
+        if node.op in JOINS:
+            return what_came(node, inputs)
         definition = definition_of(node)
         if any(value.WhichOneof("value") == "func" or value.list.func for value in definition.attr.values()):
             if node.name not in imported:
@@ -50,9 +59,28 @@ def graph_def_evaluator(graph: Graph) -> TensorFlowEvaluator:
             return [fused_batch_norm(definition, inputs), *own[1:]] if definition.op in FUSED else own
 
     def wider(node: Node, dtype: str) -> bool:
-        return node.op != "Variable" and (definition_of(node).op in FUSED or takes(definition_of(node).op, dtype))
+        return node.op not in ("Variable", LOOP) and (definition_of(node).op in FUSED or takes(definition_of(node).op, dtype))
 
-    return TensorFlowEvaluator(run, wider)
+    return TensorFlowEvaluator(run, wider, JOINS)
+
+
+SWITCHES = frozenset({"tf.Switch", "tf.RefSwitch", "tf._SwitchN"})
+JOINS = frozenset({"tf.Merge", "tf.RefMerge"})
+
+
+def one_way(node: Node, value: Tensor, predicate: Tensor) -> list[Tensor]:
+    """What a Switch gives: the value on one side, None on the others."""
+    place = int(predicate)
+    taken = place if 0 <= place < len(node.specs) else len(node.specs) - 1
+    return [value if index == taken else None for index in range(len(node.specs))]
+
+
+def what_came(node: Node, values: Sequence[Tensor]) -> list[Tensor]:
+    """What a Merge gives. Raises `GraphError` where several of its inputs are there."""
+    came = [place for place, value in enumerate(values) if value is not None]
+    if len(came) > 1:
+        raise GraphError(f"node {node.name}: {len(came)} branches meet in it that read nothing of a Switch; it cannot be run node by node")
+    return [values[came[0]], tf.constant(came[0])]
 
 
 FUSED = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
@@ -161,6 +189,28 @@ def function_of(node: Node, definition: Any, library: Any) -> Any:
         one = graph_def.node.add(name=name, op="Placeholder")
         one.attr["dtype"].type = number
     return run_function(graph_def, [f"{name}:0" for name in names], [f"{node.name}:{index}" for index in range(len(node.specs))])
+
+
+def function_of_loop(node: Node, library: Any) -> Any:
+    """A loop as a TensorFlow function of its inputs."""
+    loop = None if node.owner is None else node.owner.source
+    if not isinstance(loop, Loop):
+        raise GraphError(f"node {node.name}: {node.op} is not as it was read, so it cannot be run")
+    names = {ref: f"{node.name}/input_{index}" for index, ref in enumerate(loop.inputs)}
+    types: dict[str, int] = {}
+    nodes = []
+    for one in loop.nodes.values():
+        alone = copied(one)
+        alone.input[:] = [text for text in one.input if text[:1] != "^" or text[1:] in loop.nodes]
+        for place, ref in enumerate(loop.refs[one.name]):
+            if ref in names:
+                alone.input[place] = names[ref]
+                types[names[ref]] = input_types(one)[place]
+        nodes.append(alone)
+    graph_def = with_nodes(tf.compat.v1.GraphDef(library=library), without_lost_colocations(nodes))
+    for name, number in types.items():
+        graph_def.node.add(name=name, op="Placeholder").attr["dtype"].type = number
+    return run_function(graph_def, [f"{name}:0" for name in names.values()], [f"{name}:0" for name in loop.exits])
 
 
 def input_types(definition: Any) -> list[int]:

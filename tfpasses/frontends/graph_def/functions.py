@@ -11,6 +11,7 @@ from tfpasses.frontends.graph_def.attributes import Attributes, Dims, proto_shap
 from tfpasses.frontends.graph_def.bodies import Place
 from tfpasses.frontends.graph_def.call_graph import CALLS, HANDLES, Standing, acts, is_stateful, standings
 from tfpasses.frontends.graph_def.function_defs import Flat, flatten, functions_in, op_def, open_names
+from tfpasses.frontends.graph_def.loops import Loop, Loops
 from tfpasses.frontends.graph_def.lower import value_name
 from tfpasses.frontends.graph_def.node_defs import node_def
 from tfpasses.frontends.graph_def.nodes import Given, Reading, Variable, common, read_nodes
@@ -52,9 +53,10 @@ class Called(NamedTuple):
 class FunctionLibrary:
     """Implements `Functions`. FunctionDefs are flattened once, and read once for each kind of arguments."""
 
-    def __init__(self, definition: Any, variables: Mapping[str, Variable]) -> None:
+    def __init__(self, definition: Any, variables: Mapping[str, Variable], loops: Loops) -> None:
         self.definition = definition
         self.variables = variables
+        self.loops = loops
         self.arrays: dict[str, Array] = {}
         """Every constant as it was read, those of bodies that were given among them."""
         self.room = Room()
@@ -107,12 +109,13 @@ class FunctionLibrary:
         waits: dict[str, dict[str, None]] = {}
         for one in self.definition.node:
             for other in control_of(one):
-                waits.setdefault(other, {})[one.name] = None
+                waits.setdefault(self.loops.standing(other), {})[self.loops.standing(one.name)] = None
         return waits
 
     def has_effects(self, node: Node) -> bool:
         """See `Functions`."""
-        return self.acts(source_of(node))
+        source = source_of(node)
+        return any(map(self.acts, source.nodes.values())) if isinstance(source, Loop) else self.acts(source)
 
     def waiting(self, name: str) -> Collection[str]:
         """See `Functions`."""
@@ -121,7 +124,7 @@ class FunctionLibrary:
     def passing(self, node: Node, value: Ref, spec: Spec) -> Node:
         """See `Functions`."""
         source = source_of(node)
-        texts = [text for text in source.input if text[:1] == "^"]
+        texts = [f"^{name}" for name in node.config["_control"]]
         new = node_def(node.name, "RefIdentity" if source.op.startswith("Ref") else "Identity", value_name(value), *texts)
         new.attr["T"].CopyFrom(source.attr["T"])
         new.device = source.device
@@ -153,7 +156,8 @@ class FunctionLibrary:
         except GraphError as error:
             raise GraphError(f"node {call.name}: calls {called.name or 'no function'}: {error}") from error
         prefix = self.free_prefix(call.name, template, taken)
-        place = Place(template, source, prefix, dict(zip(template.arguments, arguments, strict=True)), self.still, self.waits)
+        waits = call.config["_control"]
+        place = Place(template, source, waits, prefix, dict(zip(template.arguments, arguments, strict=True)), self.still, self.waits)
         graph = place.graph(called.name)
         self.arrays.update(graph.weights)
         done = place.done() if self.waiting(call.name) or template.acts or not call.specs else None

@@ -18,14 +18,14 @@ PLAIN: Mapping[str, str] = {"Add": "AddV2", "Subtract": "Sub", "Multiply": "Mul"
 PAIR = 2
 
 
-def lowered(node: Node, graph: Graph, params: Mapping[str, str], fresh: Callable[[str], str]) -> list[Any]:
-    """The NodeDefs that compute a canonical node; the last bears its name. `params` are the names of the nodes that give its parameters.
+def lowered(node: Node, graph: Graph, names: list[str], params: Mapping[str, str], fresh: Callable[[str], str]) -> list[Any]:
+    """The NodeDefs that compute a canonical node; the last bears its name. `names` are those of the values that it reads, `params` those of
+    the nodes that give its parameters.
 
     Raises `UnsupportedModelError` for an operation that has no lowering.
     """
     if node.op not in LOWERING or len(node.specs) != 1:
         raise UnsupportedModelError(f"node {node.name}: {node.op} cannot be written as TensorFlow operations")
-    names = [value_name(ref) for ref in node.inputs]
     dtype = node.specs[0].dtype
     if {graph.spec(ref).dtype for ref in node.inputs} == {dtype}:
         if node.op == "Identity":

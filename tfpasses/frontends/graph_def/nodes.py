@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,6 +13,8 @@ import numpy as np
 from tfpasses.frontends.graph_def.attributes import Attributes, Dims
 from tfpasses.frontends.graph_def.constants import constant
 from tfpasses.frontends.graph_def.elements import PASSED_ON, elements_after, elements_of
+from tfpasses.frontends.graph_def.loop_specs import loop_node
+from tfpasses.frontends.graph_def.loops import ENTERS, EXITS, MERGES, NEXTS, Awaiting, Loop, Refs
 from tfpasses.frontends.graph_def.room import Room
 from tfpasses.frontends.graph_def.specs import one_spec, output_specs
 from tfpasses.frontends.graph_def.wiring import Wiring, check_name
@@ -25,8 +28,7 @@ FEW, OUTPUT_BYTES = 64, 64
 MOST_STEPS = 8
 """So far is the way from a variable's handle to what reads it looked along."""
 HANDED_ON = frozenset({"tf.Identity", "tf.Switch", "tf.RefSwitch", "tf.Enter"})
-MERGES = frozenset({"Merge", "RefMerge"})
-GIVEN_ON = MERGES | {"Switch", "RefSwitch", "_SwitchN", "ReadVariableOp"}
+GIVEN_ON = MERGES | ENTERS | EXITS | NEXTS | {"Switch", "RefSwitch", "_SwitchN", "LoopCond", "ReadVariableOp"}
 """The operations whose shapes `passed_on` tells."""
 Given = tuple[Spec, Dims]
 """What is known of an argument of a call; of a variable's handle, the shape of the variable."""
@@ -54,8 +56,10 @@ class Variable:
 class Reading(NamedTuple):
     """NodeDefs as they were read, producers first."""
 
-    nodes: dict[str, Node]
-    weights: dict[str, Array]
+    nodes: MutableMapping[str, Node]
+    weights: MutableMapping[str, Array]
+    elements: MutableMapping[str, Any]
+    """Of small integer values, as far as they are known."""
 
 
 def read_nodes(
@@ -65,15 +69,15 @@ def read_nodes(
     calling: frozenset[str],
     called: Called,
     room: Room,
+    begun: Reading | None = None,
 ) -> Reading:
     """Read NodeDefs. `handles` are the variables by the nodes that are their handles, `functions` the FunctionDefs by name, `calling` the
-    operations that `called` is asked about.
+    operations that `called` is asked about. What was read before them, and they may read, has `begun`: it takes up what is read.
 
     Raises `GraphError`, one line, where a constant cannot be read, or an output does not exist.
     """
-    nodes: dict[str, Node] = {}
-    weights: dict[str, Array] = {}
-    elements: dict[str, Any] = {}
+    reading = begun or Reading({}, {}, {})
+    nodes, weights, elements = reading
     kinds: dict[str, str] = {}
     specs: tuple[Spec, ...]
     for node, row in wiring.refs.items():
@@ -89,6 +93,9 @@ def read_nodes(
             continue
         kind = kinds.get(op)
         if kind is None:
+            if isinstance(one, Loop):
+                nodes[node] = read_loop(one, reading, wiring.counts, functions, calling, called, room)
+                continue
             check_name(op, f"the operation of node {node}")
             kinds[op] = kind = f"tf.{op}"
         try:
@@ -115,7 +122,30 @@ def read_nodes(
                 parts = [elements.get(producer) for producer, _ in row]
                 if op in ("Shape", "Pack") or parts.count(None) < len(parts):  # these two tell something even where nothing is known
                     elements[node] = elements_after(one, parts, known[0].shape if known else None)
-    return Reading(nodes, weights)
+    for node in wiring.loops.awaiting:
+        if isinstance(nodes[node].config, Attributes):
+            nodes[node] = nodes[node].but(config=Awaiting(wiring.definitions[node], wiring.loops.inside))
+    return reading
+
+
+def read_loop(
+    loop: Loop,
+    begun: Reading,
+    counts: Mapping[str, int],
+    functions: Mapping[str, Any],
+    calling: frozenset[str],
+    called: Called,
+    room: Room,
+) -> Node:
+    """The node that stands for a loop, whose own nodes are read and let go again."""
+    if Loop.op in functions:
+        raise GraphError(f"node {loop.name}: a loop goes by the operation {Loop.op} here, as one of the functions does; rename that")
+    inside = Reading(*[ChainMap({}, known) for known in begun])
+
+    def read(refs: Refs) -> None:
+        read_nodes(Wiring(loop.nodes, refs, counts, set()), {}, functions, calling, called, room, inside)
+
+    return loop_node(loop, inside.nodes, read)
 
 
 def missing_output(row: Sequence[Ref], nodes: Mapping[str, Node], wiring: Wiring) -> GraphError:

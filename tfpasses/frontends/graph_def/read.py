@@ -1,7 +1,8 @@
 """Reading a GraphDef: every NodeDef becomes a node, in an order in which producers come first; constants become weights.
 
 Operations keep their names with the prefix `tf.` and are opaque; `Placeholder` is an `Input`, `Const` a `Const`, a variable's handle a
-`Variable`. A node's `owner.source` is its NodeDef, which also holds its control inputs.
+`Variable`. A node's `owner.source` is its NodeDef, which also holds its control inputs. A loop as TensorFlow 1 writes it is one node, a
+`tf.Loop`, whose source is a `Loop`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 import attrs
 
 from tfpasses.frontends.graph_def.functions import FunctionLibrary
+from tfpasses.frontends.graph_def.loops import Loops
 from tfpasses.frontends.graph_def.nodes import Variable
 from tfpasses.frontends.graph_def.wiring import by_name, wired
 from tfpasses.graph import Array, Graph, GraphError, Node, Ref, Slot
@@ -37,6 +39,7 @@ class Source:
     """Every constant and variable as it was read, by its key among the weights."""
     variables: Mapping[str, Variable]
     """By the name of the node that is its handle."""
+    loops: Loops
     container: Container | None = None
     """What the GraphDef lay in; None where it came alone."""
 
@@ -59,24 +62,25 @@ def from_graph_def(
 ) -> Graph:
     """Read a `tf.compat.v1.GraphDef`. Nothing is changed; large constants are not copied.
 
-    `inputs` are names of placeholders, without them all, in order. `outputs` are values (`node`, `node:1`); without them those of
-    `Identity`, `Identity_1`, .. as TensorFlow names the results of a function, or of the one node that nothing reads. `variables` are
-    those that are known, by the names of their handles.
+    `inputs` are names of placeholders, without them all, in order, but for those that TensorFlow leaves behind where it copied loops.
+    `outputs` are values (`node`, `node:1`); without them those of `Identity`, `Identity_1`, .. as TensorFlow names the results of a
+    function, or of the one node that nothing reads. `variables` are those that are known, by the names of their handles.
 
-    Raises `GraphError`, one line, where a name is missing or taken twice, an input does not exist, the nodes form a cycle, or the outputs
-    must be named.
+    Raises `GraphError`, one line, where a name is missing or taken twice, an input does not exist, the nodes form a cycle that is no loop,
+    or the outputs must be named.
     """
     handles = dict(variables or {})
     with collector_paused():
         wiring = wired(by_name(definition.node))
-        functions = FunctionLibrary(definition, handles)
-        nodes, weights = functions.read(wiring, handles)
+        functions = FunctionLibrary(definition, handles, wiring.loops)
+        nodes, weights, _ = functions.read(wiring, handles)
         functions.arrays.update(weights)
-    fed = list(inputs) if inputs is not None else [node.name for node in nodes.values() if node.op == "Input"]
+    fed = list(inputs) if inputs is not None else [name for name in nodes if nodes[name].op == "Input" and not is_left(name, wiring.read)]
     for node in fed:
         if node not in nodes or nodes[node].op != "Input":
             raise GraphError(f"input {node}: {'it is no placeholder' if node in nodes else 'there is no such node'}")
-    results = guess_outputs(nodes, wiring.read) if outputs is None else [result_of(text, nodes) for text in outputs]
+    loops = wiring.loops
+    results = guess_outputs(nodes, wiring.read) if outputs is None else [result_of(text, nodes, loops) for text in outputs]
     return Graph(
         nodes,
         weights,
@@ -84,11 +88,19 @@ def from_graph_def(
         tuple(results),
         input_structure=[Slot(index) for index in range(len(fed))],
         output_structure=[Slot(index) for index in range(len(results))],
-        output_names=tuple(map(str, results)),
+        output_names=tuple([str(loops.read_as(ref)) for ref in results]),
         name=name,
-        source=Source(definition, nodes, functions.arrays, handles, container),
+        source=Source(definition, nodes, functions.arrays, handles, loops, container),
         functions=functions,
     )
+
+
+def is_left(name: str, read: AbstractSet[str]) -> bool:
+    """Whether nothing reads a placeholder, and it is one of those that stood for values that go round while TensorFlow copied a loop."""
+    return name.startswith(LEFT) and name not in read
+
+
+LEFT = "unused_control_flow_input"
 
 
 @contextmanager
@@ -127,9 +139,13 @@ def place_of(name: str) -> int:
 MOST_DIGITS = 10
 
 
-def result_of(text: str, nodes: Mapping[str, Node]) -> Ref:
+def result_of(text: str, nodes: Mapping[str, Node], loops: Loops) -> Ref:
     """An output as the caller named it."""
     node, _, index = text.partition(":")
+    if node in loops.inside:
+        if node not in loops.exits or (index or "0") != "0":
+            raise GraphError(f"output {text}: {'there is no such value' if node in loops.exits else 'it is inside of a loop'}")
+        return loops.exits[node]
     place = next((place for place in range(len(nodes[node].specs)) if str(place) == (index or "0")), None) if node in nodes else None
     if place is None:
         raise GraphError(f"output {text}: there is no such value")

@@ -67,7 +67,10 @@ def template_of(
         for argument, (_, shape) in zip(flat.arguments, given, strict=True)
         if shape is not None and None not in shape
     }
-    reading = read(wired(by_name([*(placeholder(name, spec) for name, spec in specs.items()), *flat.nodes])), handles)
+    wiring = wired(by_name([*(placeholder(name, spec) for name, spec in specs.items()), *flat.nodes]))
+    if wiring.loops.by_name:
+        raise GraphError(f"node {next(iter(wiring.loops.by_name))}: it is a part of a loop, and functions with such loops stay whole")
+    reading = read(wiring, handles)
     result_specs = []
     for (name, index), dtype in zip(flat.results, flat.result_dtypes, strict=True):
         spec = dict(enumerate(reading.nodes[name].specs)).get(index)

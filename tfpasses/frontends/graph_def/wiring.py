@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from tfpasses.frontends.graph_def.loops import Loops, loops_in
 from tfpasses.graph import GraphError, Ref
 from tfpasses.graph.order import sort_keys
 
@@ -16,18 +17,21 @@ MOST_OUTPUTS = 1 << 16
 is_name = re.compile(r"[\w.][\w.\\/>-]*", re.ASCII).fullmatch
 """What TensorFlow takes for a name, and those of its own that begin with an underscore."""
 
+NO_LOOPS = Loops()
+
 
 class Wiring(NamedTuple):
     """What NodeDefs read."""
 
     definitions: Mapping[str, Any]
-    """The NodeDefs by name."""
+    """The NodeDefs by name, and loops by the names of the nodes that stand for them."""
     refs: Mapping[str, tuple[Ref, ...]]
     """The values that each reads, by its name, in an order in which producers come first."""
     counts: Mapping[str, int]
     """How many outputs a node must have for all that is read of it, where that is more than one."""
     read: set[str]
     """The nodes that others read or wait for."""
+    loops: Loops = NO_LOOPS
 
 
 def by_name(nodes: Sequence[Any]) -> dict[str, Any]:
@@ -50,7 +54,7 @@ def check_name(name: str, whose: str) -> None:
 
 
 def wired(definitions: Mapping[str, Any]) -> Wiring:
-    """What each of the NodeDefs reads. Raises `GraphError` where that does not exist, or where they form a cycle."""
+    """What each of the NodeDefs reads. Raises `GraphError` where that does not exist, or where they form a cycle that is no loop."""
     refs: dict[str, tuple[Ref, ...]] = {}
     counts: dict[str, int] = {}
     read: set[str] = set()
@@ -72,9 +76,14 @@ def wired(definitions: Mapping[str, Any]) -> Wiring:
                 counts[ref.node] = max(counts.get(ref.node, 0), ref.index + 1)
                 ordered = ordered and ref.node in refs
         refs[name] = tuple(row)
-    if not ordered:
-        refs = {name: refs[name] for name in sort_keys(refs, lambda name: [node for node, _ in refs[name]])}
-    return Wiring(definitions, refs, counts, read)
+    if ordered:
+        return Wiring(definitions, refs, counts, read)
+    loops = loops_in(definitions, refs)
+    if loops.by_name:
+        definitions, refs = loops.gathered(definitions), loops.outside(refs)
+        read.update([loops.inside[name] for name in loops.exits if name in read])
+    refs = {name: refs[name] for name in sort_keys(refs, lambda name: [node for node, _ in refs[name]])}
+    return Wiring(definitions, refs, counts, read, loops)
 
 
 def ref_of(user: str, text: str, definitions: Mapping[str, Any]) -> Ref:

@@ -10,8 +10,10 @@ import attrs
 import numpy as np
 import tensorflow as tf
 
+from tfpasses.frontends.graph_def.loops import LOOP, Loop
 from tfpasses.frontends.graph_def.lower import lowered, value_name
 from tfpasses.frontends.graph_def.node_defs import bias_add, const, handle, identity, read_variable
+from tfpasses.frontends.graph_def.parts import copied
 from tfpasses.frontends.graph_def.read import Source, Variable
 from tfpasses.graph import Array, Graph, Node, Ref, UnsupportedModelError, View
 
@@ -66,6 +68,9 @@ class Writer:
         """The NodeDefs by name."""
         self.variables: dict[str, Variable] = {}
         self.handles = {variable.name: name for name, variable in source.variables.items()}
+        loops = source.loops
+        self.value = (lambda ref: value_name(loops.read_as(ref))) if loops.by_name else value_name
+        """A value as NodeDefs name it."""
         self.arrays: dict[str, str] = {}
         """Key of a weight that is new -> the node that gives its value."""
 
@@ -73,18 +78,19 @@ class Writer:
     def taken(self) -> set[str]:
         """The names that something has, or had."""
         views = [node.owner.source for node in self.graph.nodes.values() if node.owner is not None and isinstance(node.owner.source, View)]
-        return {*self.source.nodes, *self.graph.nodes, *(one.name for view in views for one in view.sources)}
+        return {*self.source.nodes, *self.source.loops.inside, *self.graph.nodes, *(one.name for view in views for one in view.sources)}
 
     def written(self) -> Written:
         """All of it."""
         graph = self.graph
         read, arrays, weights = self.source.nodes, self.source.arrays, graph.weights
         for name, node in graph.nodes.items():
-            if read.get(name) is node and node.owner is not None and (node.op != "Const" or weights.get(name) is arrays[name]):
-                self.nodes[name] = node.owner.source  # nobody touched it, as most nodes of a large graph
-                continue
             source = None if node.owner is None else node.owner.source
-            if isinstance(source, View):
+            if node.op == LOOP and isinstance(source, Loop):
+                self.write_loop(node, source)
+            elif read.get(name) is node and source is not None and (node.op != "Const" or weights.get(name) is arrays[name]):
+                self.nodes[name] = source  # nobody touched it, as most nodes of a large graph
+            elif isinstance(source, View):
                 self.write_view(node, source)
             elif source is not None and is_as(node, source):
                 self.write_source(node, node.inputs)
@@ -109,15 +115,16 @@ class Writer:
 
     def output(self, ref: Ref, name: str) -> str:
         """The value of a graph output, under the name that it had."""
-        if name and name != value_name(ref) and ":" not in name and name in self.source.nodes:
+        value = self.value(ref)
+        if name and name != value and ":" not in name and (name in self.source.nodes or name in self.source.loops.inside):
             there = self.nodes.get(name)
             if there is not None and there.op != "NoOp":
                 raise UnsupportedModelError(f"output {name}: {ref} stands for it, but a node of the name {name} is there still")
-            self.nodes[name] = identity(name, value_name(ref), self.graph.spec(ref).dtype)
+            self.nodes[name] = identity(name, value, self.graph.spec(ref).dtype)
             if there is not None:  # where a call stood: it waits for all that the call did
                 self.nodes[name].input.extend(there.input)
-            ref = Ref(name)
-        return f"{ref.node}:{ref.index}"
+            value = name
+        return value if ":" in value else f"{value}:0"
 
     # a node as it was read, or as a view
 
@@ -142,6 +149,18 @@ class Writer:
         if extra:
             self.keep(bias_add(node, root, self.param(node, "bias"), self.graph.spec(Ref(node.name))))
 
+    def write_loop(self, node: Node, loop: Loop) -> None:
+        """The nodes of a loop, on what it reads now."""
+        anew = {old: new for old, new in zip(loop.inputs, node.inputs, strict=True) if old != new}
+        for name, one in loop.nodes.items():
+            if name in self.nodes:
+                raise UnsupportedModelError(f"node {name}: two nodes would bear this name")
+            self.nodes[name] = one
+            if any(ref in anew for ref in loop.refs[name]):
+                self.nodes[name] = new = copied(one)
+                control = [text for text in one.input if text[:1] == "^"]
+                new.input[:] = [*[self.value(anew.get(ref, ref)) for ref in loop.refs[name]], *control]
+
     def write_source(self, node: Node, inputs: tuple[Ref, ...], name: str = "") -> None:
         """The NodeDef that a node was read from, on these inputs, with its constant as it is now."""
         name = name or node.name
@@ -149,7 +168,7 @@ class Writer:
             return
         assert node.owner is not None
         source = node.owner.source
-        texts = None if inputs is node.inputs and self.source.nodes.get(node.name) is node else list(map(value_name, inputs))
+        texts = None if inputs is node.inputs and self.source.nodes.get(node.name) is node else list(map(self.value, inputs))
         if texts is not None and texts == [text for text in source.input if text[:1] != "^"]:
             texts = None
         array = None
@@ -181,7 +200,7 @@ class Writer:
             self.keep(const(node.name, self.graph.weights[node.params["value"]]))
             return
         params = {slot: self.param(node, slot) for slot in node.params}
-        for one in lowered(node, self.graph, params, self.fresh):
+        for one in lowered(node, self.graph, list(map(self.value, node.inputs)), params, self.fresh):
             self.keep(one)
 
     def param(self, node: Node, slot: str) -> str:
