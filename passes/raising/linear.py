@@ -160,8 +160,10 @@ def linear_rules(raising: Raising) -> Sequence[Rule]:
             return match.miss("its blocks differ, or what lies between pads or has its channels first")
         if any(size != 1 for size in (*config["dilation"], *config["strides"])) or "bias" in linear.params:
             return match.miss("what lies between has strides, dilation or a bias of its own")
-        if shape is None or out is None or len(rates) != len(shape) - 2:
+        if shape is None or out is None or len(rates) != len(shape) - 2 or len(out) != len(shape):
             return match.miss("its shapes are not known")
+        if any(ends.size != 2 * len(rates) for ends in (values[1], values[3])):
+            return match.miss("it pads no pair of ends of each axis")
         padding = dilated_padding(shape[1:-1], out[1:-1], kernel[:-2], rates, values[1].reshape(-1, 2), values[3].reshape(-1, 2))
         if padding is None:
             return match.miss("it pads in another way than `valid` or `same`")
@@ -201,7 +203,7 @@ def linear_rules(raising: Raising) -> Sequence[Rule]:
     def turned(match: Match, edit: Edit) -> Miss | None:
         """Channels first: the channels are moved to the end before, and back behind."""
         x, inner = match.ref("x"), match["inner"]
-        orders = [edit.weights[match[name].params["value"]].tolist() for name in ("order", "order back")]
+        orders = [edit.weights[match[name].params["value"]].ravel().tolist() for name in ("order", "order back")]
         rank = len(orders[0])
         if orders != [[0, *range(2, rank), 1], [0, rank - 1, *range(1, rank - 1)]] or inner.config.get("data_format") != "channels_last":
             return match.miss("it does not move the channels to the end and back")
@@ -210,7 +212,7 @@ def linear_rules(raising: Raising) -> Sequence[Rule]:
     def separable_turned(match: Match, edit: Edit) -> Miss | None:
         """The same around a depthwise convolution and a pointwise one."""
         x, depthwise, pointwise = match.ref("x"), match["depthwise"], match["inner"]
-        orders = [edit.weights[match[name].params["value"]].tolist() for name in ("order", "order back")]
+        orders = [edit.weights[match[name].params["value"]].ravel().tolist() for name in ("order", "order back")]
         if orders != [[0, 2, 3, 1], [0, 3, 1, 2]] or not is_pointwise(depthwise, pointwise, edit):
             return match.miss("it does not move the channels to the end and back, or the second is not pointwise")
         kernels = {f"{name}_kernel": node.params["kernel"] for name, node in (("depthwise", depthwise), ("pointwise", pointwise))}
@@ -251,7 +253,10 @@ def linear_rules(raising: Raising) -> Sequence[Rule]:
 
 def axis_between(match: Match, edit: Edit, first: bool) -> int | None:
     """Which of two spatial axes is put in (at `place`) and taken out again (by the root); None where it is no such axis."""
-    place = int(edit.weights[match["place"].params["value"]].reshape(-1)[0]) % PLANE
+    places = edit.weights[match["place"].params["value"]]
+    if places.size != 1:
+        return None
+    place = int(places.reshape(-1)[0]) % PLANE
     gone = edit.nodes[match.root.name].config.get("squeeze_dims") or []
     axis = place - (2 if first else 1)
     return axis if len(gone) == 1 and gone[0] % PLANE == place and axis in (0, 1) else None

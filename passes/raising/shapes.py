@@ -56,27 +56,29 @@ def shape_rules(raising: Raising) -> Sequence[Rule]:
     def pad(match: Match, edit: Edit) -> Miss | None:
         node = edit.nodes[match.root.name]
         shape = edit.spec(node.inputs[0]).shape
-        ends = edit.weights[match["ends"].params["value"]].tolist()
+        ends = edit.weights[match["ends"].params["value"]]
         fill = match.get("fill")
         if fill is not None and edit.weights[fill.params["value"]].any():
             return match.miss("it pads with another number than 0")
-        if shape is None or len(ends) != len(shape) or len(shape) < FEWEST_AXES:
+        if shape is None or ends.shape != (len(shape), 2) or len(shape) < FEWEST_AXES:
             return match.miss("what it reads is no image")
-        layout = layout_of([any(pair) for pair in ends])
+        layout = layout_of([bool(pair.any()) for pair in ends])
         if layout is None:
             return match.miss("it pads the batch or the channels")
-        config = {"padding": tuple(tuple(ends[place]) for place in spatial_axes(len(shape), layout)), "data_format": layout}
+        config = {"padding": tuple(tuple(ends[place].tolist()) for place in spatial_axes(len(shape), layout)), "data_format": layout}
         return raising(match, edit, "Pad", (node.inputs[0],), config)
 
     def crop(match: Match, edit: Edit) -> Miss | None:
         node = edit.nodes[match.root.name]
         shape = edit.spec(node.inputs[0]).shape
-        parts = [edit.weights[match[name].params["value"]].tolist() for name in ("begin", "end", "strides")]
-        if shape is None or len(shape) < FEWEST_AXES or any(node.config.get(f"{mask}_mask", 0) for mask in ("ellipsis", "new_axis")):
+        parts = [edit.weights[match[name].params["value"]] for name in ("begin", "end", "strides")]
+        if shape is None or any(part.shape != parts[0].shape or part.ndim != 1 or part.size > len(shape) for part in parts):
+            return match.miss("it takes no part of each axis")
+        if len(shape) < FEWEST_AXES or any(node.config.get(f"{mask}_mask", 0) for mask in ("ellipsis", "new_axis")):
             return match.miss("what it reads is no image, or it makes new axes")
         if node.config.get("shrink_axis_mask", 0) or any(stride != 1 for stride in parts[2]):
             return match.miss("it takes single elements, or not one after the other")
-        ends = cut(node, shape, parts[0], parts[1])
+        ends = cut(node, shape, parts[0].tolist(), parts[1].tolist())
         layout = None if ends is None else layout_of([any(pair) for pair in ends])
         if ends is None or layout is None:
             return match.miss("it cuts the batch or the channels, or an axis of unknown size")
@@ -86,8 +88,8 @@ def shape_rules(raising: Raising) -> Sequence[Rule]:
     def concat(match: Match, edit: Edit) -> Miss | None:
         node = edit.nodes[match.root.name]
         axis = node.inputs[-1].node
-        if edit.nodes[axis].op != "Const":
-            return match.miss("its axis is no constant")
+        if edit.nodes[axis].op != "Const" or edit.weights[edit.nodes[axis].params["value"]].size != 1:
+            return match.miss("its axis is no constant number")
         place = int(edit.weights[edit.nodes[axis].params["value"]].reshape(-1)[0])
         return raising(match, edit, "Concat", node.inputs[:-1], {"axis": place})
 

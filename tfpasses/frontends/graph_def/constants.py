@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfpasses.frontends.graph_def.attributes import dtype_name
 from tfpasses.frontends.graph_def.room import Room
 from tfpasses.frontends.graph_def.specs import one_spec
+from tfpasses.frontends.graph_def.wiring import shown
 from tfpasses.graph import Array, GraphError, Spec
 
 __all__ = ["constant"]
@@ -45,12 +46,14 @@ def constant(node: Any, room: Room) -> tuple[Array, tuple[Spec]]:
             raise ValueError("its value is of another dtype than its node")
         kind = numpy_dtype(dtype)
         shape = tuple([dim.size for dim in tensor.tensor_shape.dim[:]])
+        if shape and min(shape) < 0:
+            raise ValueError(f"it is said to be of shape {list(shape)}")
         content = tensor.tensor_content
         array = np.frombuffer(content, kind).reshape(shape) if content else listed(tensor, shape, kind, room)
         if array.shape != shape:
             raise ValueError(f"it is of shape {array.shape}, said to be of {shape}")
     except (TypeError, ValueError, OverflowError) as error:
-        raise GraphError(f"node {node.name}: its constant cannot be read ({' '.join(str(error).split())})") from error
+        raise GraphError(f"node {node.name}: its constant cannot be read ({shown(' '.join(str(error).split()))})") from error
     array.setflags(write=False)
     return array, one_spec(shape, dtype_name(dtype))
 

@@ -38,7 +38,9 @@ def load_graph_def(path: str | Path) -> Any:
             definition.ParseFromString(file.read_bytes())
         else:
             text_format.Parse(file.read_text("utf-8"), definition)
-    except (DecodeError, text_format.ParseError, UnicodeDecodeError, RecursionError) as error:
+    except OSError as error:
+        raise UnsupportedModelError(f"{file}: cannot be read: {error.strerror or error}") from error
+    except (DecodeError, text_format.ParseError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UnsupportedModelError(f"{file}: not a GraphDef, or truncated ({reason})") from error
     if not definition.node:

@@ -147,6 +147,9 @@ class Outputs:
         return found
 
 
+MOST_DIGITS = 9
+
+
 def resolve(user: str, text: str, places: Mapping[str, list[Ref]], outputs: Outputs) -> list[Ref]:
     """The values that `argument`, `argument:0`, `node:output` or `node:output:0` names: one, or all of a list."""
     name, *parts = text.split(":")
@@ -161,7 +164,7 @@ def resolve(user: str, text: str, places: Mapping[str, list[Ref]], outputs: Outp
         raise GraphError(f"{user}: its input {shown(text)} does not exist")
     if not rest:
         return values
-    if len(rest) > 1 or not rest[0].isdecimal() or int(rest[0]) >= len(values):
+    if len(rest) > 1 or not rest[0].isdecimal() or len(rest[0]) > MOST_DIGITS or int(rest[0]) >= len(values):
         raise GraphError(f"{user}: its input {shown(text)} does not exist")
     return [values[int(rest[0])]]
 

@@ -13,7 +13,7 @@ from tfpasses.frontends.graph_def.shapes import MOST_AXES, Values, shape_after
 from tfpasses.frontends.graph_def.signatures import output_dtypes, signature, signature_of
 from tfpasses.graph import Spec
 
-__all__ = ["one_spec", "output_specs"]
+__all__ = ["narrowed", "one_spec", "output_specs"]
 
 MOST_ELEMENTS = 1 << 63
 """No axis is as long."""
@@ -29,17 +29,29 @@ def output_specs(node: Any, op: str, known: Sequence[Spec], values: Values, func
     if definition is None:
         return None
     dtypes = output_dtypes(node, op, attributes, definition, known)
-    if "_output_shapes" in attributes:
-        told = attributes["_output_shapes"].list.shape
-        if len(told) == len(dtypes):
-            return tuple([one_spec(proto_shape(shape), dtype)[0] for shape, dtype in zip(told, dtypes, strict=True)])
     if not dtypes:
         return ()
     shapes = [spec.shape for spec in known]
     if op == "IdentityN" and len(shapes) == len(dtypes):
         return tuple([one_spec(shape, dtype)[0] for shape, dtype in zip(shapes, dtypes, strict=True)])
-    specs = one_spec(shape_after(node, op, shapes, values), dtypes[0])
-    return specs if len(dtypes) == 1 else (*specs, *[one_spec(None, dtype)[0] for dtype in dtypes[1:]])
+    first = shape_after(node, op, shapes, values)
+    if "_output_shapes" in attributes:
+        told = attributes["_output_shapes"].list.shape
+        if len(told) == len(dtypes):
+            specs = [one_spec(proto_shape(shape), dtype)[0] for shape, dtype in zip(told, dtypes, strict=True)]
+            return (*one_spec(narrowed(first, specs[0].shape), dtypes[0]), *specs[1:])
+    return (
+        one_spec(first, dtypes[0])
+        if len(dtypes) == 1
+        else (*one_spec(first, dtypes[0]), *[one_spec(None, dtype)[0] for dtype in dtypes[1:]])
+    )
+
+
+def narrowed(shape: Dims, other: Dims) -> Dims:
+    """Two things that are known of one shape together. Where they do not fit, the first holds."""
+    if shape is None or other is None or len(shape) != len(other):
+        return other if shape is None else shape
+    return tuple([b if a is None else a for a, b in zip(shape, other, strict=True)])
 
 
 def one_spec(shape: Dims, dtype: str) -> tuple[Spec]:
