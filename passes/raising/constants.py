@@ -22,8 +22,8 @@ READERS = ("tf.ReadVariableOp", "tf.Identity", "Const")
 
 
 def constant_rules(raising: Raising) -> Sequence[Rule]:
-    """The rules that make nodes of constant value `Const`. What nodes that no output depends on do with a variable (initialising and
-    saving it, say) does not count.
+    """The rules that make nodes of constant value `Const`. What nodes that no output depends on do with a variable of a session
+    (initialising and saving it, say) does not count; a function does all that is in it at every call.
     """
     found: WeakKeyDictionary[Edit, Container[str]] = WeakKeyDictionary()
 
@@ -41,9 +41,10 @@ def constant_rules(raising: Raising) -> Sequence[Rule]:
             return match.miss("no output depends on it")
         if match.root.specs[0].dtype == HANDLE:
             return match.miss("it gives the variable itself on, not its value")
+        captured = variable.owner is not None and variable.owner.source.op == "Placeholder"
         for user, _ in edit.users[variable.name]:
             reads = edit.nodes[user].op in READERS and edit.nodes[user].specs[0].dtype != HANDLE
-            if user in on_the_way and not reads:
+            if not reads and (captured or user in on_the_way):
                 return match.miss(f"{variable.name} is also used by {user}, a {edit.nodes[user].op}, which may write it")
         return constant(match, edit, raising, str(variable.config["weight"]))
 
