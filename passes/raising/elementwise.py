@@ -115,6 +115,7 @@ def composed_rules(raising: Raising) -> Sequence[Rule]:
     return [
         Rule.of("clip", two("tf.Minimum", two("tf.Maximum", x, const("low")), const("high")), clip),
         Rule.of("clip of below", two("tf.Maximum", two("tf.Minimum", x, const("high")), const("low")), clip),
+        Rule.of("clip by value", op("tf.ClipByValue")(x, const("low"), const("high")), clip),
         Rule.of("clip of a Relu", two("tf.Minimum", relu_of_x, const("high")), clip),
         Rule.of("Silu", wrapped | swish, silu),
         Rule.of("leaky", two("tf.Maximum", multiply(x, const("slope")), x), leaky),

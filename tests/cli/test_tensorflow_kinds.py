@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from click.testing import CliRunner
 from keras import layers as L
 
 import tfpasses
 from fold_cases import bite
 from graph_defs import compute, frozen, ops_of
+from tfpasses.cli import main
 from tfpasses.frontends.graph_def import load_graph_def, save_graph_def
 
 FOLD = ("-p", "fold-batch-norms")
@@ -215,6 +219,38 @@ def test_a_checkpoint_with_its_graph(cli, refusal, tmp_path, x):
         after = session.run("y:0", {"image:0": x})
         assert "FusedBatchNormV3" not in {op.type for op in session.graph.get_operations()}
     assert 0 < np.abs(after - before).max() <= 1e-5 * np.abs(before).max()
+
+
+def damaged(data, seed):
+    """A file of which some bits are turned, or the end is lost."""
+    generator = np.random.default_rng(seed)
+    changed = np.frombuffer(data, np.uint8).copy()
+    if seed % 2:
+        return changed[: generator.integers(1, len(changed))].tobytes()
+    places = generator.integers(0, len(changed), 5)
+    changed[places] ^= np.uint8(1) << generator.integers(0, 8, 5).astype(np.uint8)
+    return changed.tobytes()
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("name", ["network.pb", "network.pbtxt"])
+def test_a_damaged_file_is_rewritten_or_refused_in_one_line(kinds, tmp_path, name, seed):
+    file = tmp_path / name
+    file.write_bytes(damaged((kinds / name).read_bytes(), seed))
+    done = CliRunner().invoke(main, ["run", str(file), *FOLD, "-o", str(tmp_path / f"out{file.suffix}")])
+    assert done.exit_code in (0, 2), done.stderr
+    if done.exit_code:
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and "internal error" not in done.stderr, done.stderr
+        assert sorted(path.name for path in tmp_path.iterdir()) == [name]
+
+
+@pytest.mark.parametrize("part", ["saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"])
+def test_a_damaged_saved_model_is_refused_in_one_line(refusal, kinds, tmp_path, part):
+    shutil.copytree(kinds / "exported", tmp_path / "model")
+    data = (tmp_path / "model" / part).read_bytes()
+    (tmp_path / "model" / part).write_bytes(data[: len(data) // 2])
+    assert str(tmp_path / "model") in refusal("run", tmp_path / "model", *FOLD, "-o", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 # from Python

@@ -373,6 +373,10 @@ ACTIVATIONS = {
     "Relu6": (lambda x: RAW.Relu6(features=x), {"max_value": 6.0, "negative_slope": 0.0}),
     "Maximum, then Minimum": (lambda x: tf.minimum(tf.maximum(x, 0.0), 4.0), {"max_value": 4.0, "negative_slope": 0.0}),
     "Minimum, then Maximum": (lambda x: tf.clip_by_value(x, 0.0, 6.0), {"max_value": 6.0, "negative_slope": 0.0}),
+    "ClipByValue": (
+        lambda x: RAW.ClipByValue(t=x, clip_value_min=0.0, clip_value_max=6.0),
+        {"max_value": 6.0, "negative_slope": 0.0},
+    ),
     "constants first": (lambda x: tf.minimum(4.0, tf.maximum(0.0, x)), {"max_value": 4.0, "negative_slope": 0.0}),
     "Minimum of a Relu": (lambda x: tf.minimum(RAW.Relu(features=x), 2.5), {"max_value": 2.5, "negative_slope": 0.0}),
     "LeakyRelu": (lambda x: RAW.LeakyRelu(features=x, alpha=0.25), {"max_value": None, "negative_slope": 0.25}),
