@@ -29,10 +29,13 @@ def conv_config(node: Node, rank: int) -> dict[str, Any] | str:
         return f"its padding is {node.config['padding']}"
     first = str(node.config.get("data_format", "N..C")).startswith("NC")
     spatial = slice(2, rank) if first else slice(1, rank - 1)
+    strides, dilations = tuple(node.config["strides"]), tuple(node.config.get("dilations") or [1] * rank)
+    if len(strides) != rank or len(dilations) != rank or min(*strides, *dilations) < 1:
+        return f"its strides {strides} or dilations {dilations} are none"
     return {
-        "strides": tuple(node.config["strides"])[spatial],
+        "strides": strides[spatial],
         "padding": padding,
-        "dilation": tuple(node.config.get("dilations") or [1] * rank)[spatial],
+        "dilation": dilations[spatial],
         "data_format": "channels_first" if first else "channels_last",
     }
 
@@ -53,7 +56,7 @@ def linear_rules(raising: Raising) -> Sequence[Rule]:
         if isinstance(config, str):
             return match.miss(config)
         channels = shape[1 if config["data_format"] == "channels_first" else -1]
-        if channels is None or not kernel[-2] or channels % kernel[-2]:
+        if not channels or not kernel[-2] or channels % kernel[-2]:
             return match.miss(f"its kernel takes {kernel[-2]} channels, what it reads has {channels}")
         return raising(match, edit, "Conv", (x,), {**config, "groups": channels // kernel[-2]}, {"kernel": (match["kernel"], kernel)})
 
