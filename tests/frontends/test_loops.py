@@ -183,6 +183,12 @@ def test_a_loop_reads_what_enters_it_and_gives_what_leaves_it():
     assert loop.config["nodes"] == len([node for node in definition.node if node.name.startswith("while/")]) - 1  # the constant before it
 
 
+def test_loops_are_alike_whatever_those_are_called_that_they_read():
+    first, second = (loops_of(read(v1(lambda x, name=name: times(3, tf.sin, tf.exp(x, name=name)))))[0] for name in ("before", "ahead"))
+    assert first.inputs != second.inputs
+    assert dict(first.config) == dict(second.config)
+
+
 def test_loops_that_differ_inside_differ():
     graphs = [read(v1(lambda x, by=by: times(3, lambda y: y * by, x))) for by in (2.0, 2.0, 3.0)]
     assert graphs[0].digest == graphs[1].digest != graphs[2].digest
@@ -438,18 +444,105 @@ def test_a_call_that_reads_and_awaits_a_loop_is_inlined():
         np.testing.assert_allclose(mine, wanted, 1e-6)
 
 
-def test_a_loop_in_a_function_keeps_its_call_whole_and_says_why():
-    @legacy.Defun(tf.float32)
-    def looping(x):
-        return times(3, tf.sin, x)[0]
+@legacy.Defun(tf.float32, tf.int32)
+def looping(x, number):
+    """Two loops, one of which reads the other, and waits for it; both values of the last."""
+    value, count = times(number, lambda y: tf.sin(y) + 0.1, x)
+    with tf.control_dependencies([count]):
+        again, count = times(count, lambda y: times(2, tf.cos, y)[0] * value, tf.exp(x))
+    return again, count, value
 
-    definition = v1(lambda x: tf.nn.relu(looping(x)))
-    graph = read(definition)
-    (call,) = (node for node in graph.nodes.values() if node.op.startswith("tf.looping"))
-    reason = r"^node \w+: calls looping\w*: node while/Exit: it is a part of a loop, and functions with such loops stay whole$"
-    with pytest.raises(GraphError, match=reason):
-        graph.functions.body(call, "f")
-    assert canonical(definition).nodes[call.name].op == call.op
+
+@legacy.Defun(tf.float32)
+def printing(x):
+    """A loop that does something, in a function that gives something else."""
+    times(2, lambda y: V1.Print(y, [y]), x)
+    return x + 1.0
+
+
+def in_turn(x):
+    value, count, _ = looping(x, 3)
+    return looping(value, count)
+
+
+def waiting_too(x):
+    with tf.control_dependencies([tf.debugging.assert_all_finite(x, "not finite")]):
+        value, count, first = looping(x, 3)
+    with tf.control_dependencies([count]):
+        return tf.nn.relu(value), first
+
+
+def from_a_loop(x):
+    value, count = times(2, tf.sin, x)
+    return looping(value, count)
+
+
+FUNCTIONS = {
+    "once": lambda x: looping(x, 3),
+    "one after the other": in_turn,
+    "waiting and awaited": waiting_too,
+    "on what a loop gives": from_a_loop,
+    "before a loop": lambda x: times(2, tf.sin, looping(x, 2)[2]),
+    "in a branch": lambda x: V1.cond(tf.constant(False), lambda: x, lambda: looping(x, 2)[0]),
+    "that does something": lambda x: -printing(x),
+}
+
+
+@pytest.mark.parametrize("case", FUNCTIONS)
+def test_functions_with_loops_are_inlined(case):
+    definition = v1(FUNCTIONS[case])
+    outputs = outputs_of(definition)
+    graph = canonical(definition, outputs)
+    assert not any(node.op in ("tf.looping", "tf.printing") for node in graph.nodes.values())
+    check_structure(graph)
+    assert all(waited in graph.nodes for loop in loops_of(graph) for waited in loop.config["_control"])
+    new = to_graph_def(graph)
+    frames = {node.attr["frame_name"].s for node in new.node if node.op == "Enter"}
+    assert len(frames) >= len(loops_of(graph)) >= 1
+    wanted = compute(definition, {"x": X}, outputs)
+    for mine, array in zip(compute(new, {"x": X}, outputs), wanted, strict=True):
+        np.testing.assert_allclose(mine, array, 1e-5, 1e-6)
+    for mine, array in zip(evaluated(graph, {"x": X}), wanted, strict=True):
+        np.testing.assert_allclose(mine, array, 1e-5, 1e-6)
+    again = from_graph_def(new, outputs=outputs)
+    assert names(to_graph_def(again)) == names(new)
+    assert len(loops_of(again)) == len(loops_of(graph))
+
+
+def test_the_nodes_of_a_loop_in_a_function_are_not_in_the_way():
+    @legacy.Defun(tf.float32)
+    def first(x):
+        return times(2, tf.sin, x)[0]
+
+    definition = v1(lambda x: first(x, name="call"))
+    taken = definition.node.add(name="call/while/Sin", op="Relu", input=["x"])
+    taken.attr["T"].type = tf.float32.as_datatype_enum
+    graph = canonical(definition)
+    assert [loop.name for loop in loops_of(graph)] == ["call_1/while/Exit"]
+    np.testing.assert_allclose(compute(to_graph_def(graph), {"x": X}, ["out"])[0], np.sin(np.sin(X)), 1e-5)
+
+
+def test_batch_norms_in_a_function_with_a_loop_are_folded():
+    signature = tf.TensorSpec(IMAGE, tf.float32, name="x")
+    frozen = convert_variables_to_constants_v2(tf.function(network).get_concrete_function(signature))
+    concrete = tf.function(frozen, autograph=False).get_concrete_function(signature)
+    result = tfpasses.run(concrete, "fold-batch-norms")
+    assert ops_of(result.graph) == ["Conv", "tf.Loop", "Conv"]
+    for mine, wanted in zip(result.model(tf.constant(PICTURE)), concrete(tf.constant(PICTURE)), strict=True):
+        np.testing.assert_allclose(mine, wanted, 1e-5, 1e-5)
+
+
+def test_a_function_whose_result_lies_in_a_loop_keeps_its_call_whole():
+    @legacy.Defun(tf.float32)
+    def first(x):
+        return times(2, tf.sin, x)[0]
+
+    definition = v1(lambda x: first(x, name="call"))
+    (function,) = definition.library.function
+    (result,) = function.ret
+    function.ret[result] = "while/Merge_1:output:0"
+    with pytest.raises(GraphError, match=r"^node call: calls \w+: node while/Merge_1: a result, and inside of a loop$"):
+        read(definition).functions.body(read(definition).nodes["call"], "f")
 
 
 def test_calls_in_a_loop_stay_in_it():
@@ -533,6 +626,31 @@ def test_a_saved_model_with_loops_is_folded(tmp_path):
     found = tf.saved_model.load(str(tmp_path / "out")).signatures["serving_default"](x=tf.constant(PICTURE))
     np.testing.assert_allclose(found["y"], one.run("y:0", {"x:0": PICTURE}), 1e-4, 1e-4)
     assert int(found["count"]) == 2
+
+
+def test_a_frozen_loop_is_folded_as_a_saved_model_too(tmp_path):
+    definition = lowered(network, IMAGE)
+    tfpasses.save(tfpasses.from_graph_def(definition), tmp_path / "converted")
+    result = tfpasses.run(tmp_path / "converted", "fold-batch-norms")
+    assert ops_of(result.graph) == ["Conv", "tf.Loop", "Conv"]
+    tfpasses.save(result, tmp_path / "folded")
+    found = tf.saved_model.load(str(tmp_path / "folded")).signatures["serving_default"](x=tf.constant(PICTURE))
+    wanted = compute(definition, {"x": PICTURE}, outputs_of(definition))
+    for name, array in zip(outputs_of(definition), wanted, strict=True):
+        np.testing.assert_allclose(found[name], array, 1e-5, 1e-5)
+
+
+def test_a_function_with_a_loop_that_does_something_does_it_as_often(capfd):
+    def call(x):
+        return times(3, lambda y: tf.raw_ops.Print(input=y, data=[y[0, 0]], message="seen"), x)[0]
+
+    signature = tf.TensorSpec(ROW, tf.float32, name="x")
+    frozen = convert_variables_to_constants_v2(tf.function(call).get_concrete_function(signature))
+    concrete = tf.function(frozen, autograph=False).get_concrete_function(signature)
+    function = tfpasses.run(concrete, "canonicalize").model
+    capfd.readouterr()
+    np.testing.assert_array_equal(function(tf.constant(X))[0], X)
+    assert capfd.readouterr().err.count("seen") == 3
 
 
 # by hand: large ones, and what is refused

@@ -9,9 +9,11 @@ from typing import Any
 import attrs
 
 from tfpasses.frontends.graph_def.attributes import Attributes
+from tfpasses.frontends.graph_def.loops import ENTERS, LOOP, Loop, LoopAttributes
 from tfpasses.frontends.graph_def.lower import value_name
 from tfpasses.frontends.graph_def.node_defs import identity, node_def
-from tfpasses.frontends.graph_def.templates import Template
+from tfpasses.frontends.graph_def.parts import copied
+from tfpasses.frontends.graph_def.templates import Template, control_of
 from tfpasses.graph import Graph, Node, Owner, Ref, Slot
 from tfpasses.graph.node import EMPTY
 
@@ -84,6 +86,8 @@ class Place:
         """A node of the function."""
         assert node.owner is not None
         source = node.owner.source
+        if isinstance(source, Loop):
+            return self.loop(node, source)
         new = type(source)()
         new.CopyFrom(source)
         new.name = name = self.name(node.name)
@@ -98,11 +102,39 @@ class Place:
             self.wait(new, awaited)
         if "_class" in new.attr:
             self.colocate(new.attr["_class"].list.s)
-        inputs = tuple([Ref(self.name(ref.node), ref.index) for ref in node.inputs])
+        inputs = tuple(map(self.ref, node.inputs))
         owner = Owner(name, 0, new)
         if node.op == "Const":
             return Node(name, "Const", inputs, Attributes(new) if awaited else EMPTY, {"value": name}, node.specs, None, owner)
         return Node(name, node.op, inputs, Attributes(new), EMPTY, node.specs, None, owner)
+
+    def loop(self, node: Node, loop: Loop) -> Node:
+        """A loop of the function. Its Enters wait for what it waits for."""
+        waits = [one for one in loop.waits if one not in self.pointless]
+        awaited = [*map(self.awaited, waits), *(self.call_waits if self.is_first(node, waits) else ())]
+        nodes = {self.name(one.name): self.in_loop(one, loop, awaited) for one in loop.nodes.values()}
+        for other in awaited:
+            self.waits.setdefault(other, {})[self.name(loop.name)] = None
+        refs = {self.name(name): tuple(map(self.ref, row)) for name, row in loop.refs.items()}
+        inputs = tuple(map(self.ref, loop.inputs))
+        placed = Loop(self.name(loop.name), nodes, tuple(map(self.name, loop.exits)), refs, inputs, tuple(dict.fromkeys(awaited)))
+        return Node(placed.name, LOOP, inputs, LoopAttributes(placed), EMPTY, node.specs, None, Owner(placed.name, 0, placed))
+
+    def in_loop(self, one: Any, loop: Loop, awaited: Iterable[str]) -> Any:
+        """A NodeDef of a loop."""
+        new = copied(one)
+        new.name = self.name(one.name)
+        if self.call.device and not one.device:
+            new.device = self.call.device
+        texts = [value_name(self.ref(ref)) if ref.node in loop.nodes else self.value(ref) for ref in loop.refs[one.name]]
+        control = [self.name(other) for other in control_of(one) if other in loop.nodes]
+        if one.op in ENTERS:
+            new.attr["frame_name"].s = f"{self.prefix}/".encode() + one.attr["frame_name"].s
+            control += [] if loop.refs[one.name][0].node in loop.nodes else awaited
+        new.input[:] = [*texts, *[f"^{other}" for other in dict.fromkeys(control)]]
+        if "_class" in new.attr:
+            self.colocate(new.attr["_class"].list.s)
+        return new
 
     def is_first(self, node: Node, waits: Sequence[str]) -> bool:
         """Whether a node comes after no other of the function but constants: it, and so all after it, waits for what the call waits for."""
@@ -122,7 +154,7 @@ class Place:
         """Let a node lie with those of the function, or with what the call reads, under their names now."""
         kept = [text for text in texts if not text.startswith(COLOCATED)]
         for other in [text[len(COLOCATED) :].decode() for text in texts if text.startswith(COLOCATED)]:
-            if other in self.template.nodes or other in self.arguments:
+            if other in self.template.nodes or other in self.arguments or other in self.template.loops.inside:
                 kept.append(COLOCATED + self.awaited(other).encode())
         del texts[:]
         texts.extend(kept)
@@ -134,6 +166,10 @@ class Place:
             self.waits.setdefault(other, {})[new.name] = None
 
     # names
+
+    def ref(self, ref: Ref) -> Ref:
+        """One of the function's values, as nodes read it."""
+        return Ref(self.name(ref.node), ref.index)
 
     def name(self, name: str) -> str:
         """The name of one of the function's nodes."""

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from tfpasses.frontends.evaluator import eagerly
+from tfpasses.frontends.graph_def.loop_contexts import tell_loops
 from tfpasses.frontends.graph_def.node_defs import identity
 from tfpasses.frontends.graph_def.parts import with_nodes
 from tfpasses.frontends.graph_def.saved_model import RewrittenSavedModel
@@ -81,6 +82,7 @@ def serving(graph: Graph, written: Written) -> tuple[Any, list[Any]]:
             fed[f"{name}:0"] = inside.capture(variable.handle)
         wanted = [text for text in dict.fromkeys(written.outputs) if text not in fed]
         found = dict(zip(wanted, tf.graph_util.import_graph_def(definition, input_map=fed, return_elements=wanted, name=""), strict=True))
+        tell_loops(inside, nodes)
         return dict(zip(results, [(fed | found)[text] for text in written.outputs], strict=True))
 
     return tf.function(serve, input_signature=specs).get_concrete_function(), list(variables.values())

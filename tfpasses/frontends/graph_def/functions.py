@@ -251,7 +251,7 @@ class FunctionLibrary:
 
     def free_prefix(self, name: str, template: Template, taken: Callable[[str], bool] | None) -> str:
         """The call's name, or that with a number: no node of the graph has a name that a node would have behind it."""
-        names = [*template.nodes, *template.result_names]
+        names = [*template.nodes, *template.loops.inside, *template.result_names]
         for number in count():
             prefix = f"{name}_{number}" if number else name
             full = [f"{prefix}/{one}" for one in names]

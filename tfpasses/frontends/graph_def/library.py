@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorflow.python.saved_model.function_deserialization import load_function_def_library
 
 from tfpasses.frontends.graph_def.custom_gradients import OwnGradient, bind, with_own_gradients
+from tfpasses.frontends.graph_def.loop_contexts import tell_loops
 from tfpasses.frontends.graph_def.parts import copied, with_nodes
 
 __all__ = ["called", "imported", "with_own_functions"]
@@ -53,6 +54,7 @@ def imported(
     before = len(graph.get_operations())
     nodes, gradients = with_own_gradients(body.node, handles)
     values: list[Any] = tf.import_graph_def(with_nodes(body, nodes), dict(mapped), list(wanted), name="")
+    tell_loops(graph, nodes)
     made = graph.get_operations()[before:]
     bind(gradients, made)
     for operation in made:

@@ -34,8 +34,7 @@ def loop_node(loop: Loop, nodes: MutableMapping[str, Node], read: Callable[[Refs
     """
     back = values_going_round(loop)
     refs = {name: loop.refs[name] for name in in_order(loop)}
-    first = {one.next: one.enters for one in back}
-    read(refs | {one.merge: tuple([first.get(ref.node, ref) for ref in refs[one.merge]]) for one in back})
+    read(refs | {one.merge: tuple([one.enters if goes_round(ref.node, loop) else ref for ref in refs[one.merge]]) for one in back})
     if any(nodes[one.next].specs != (nodes[one.enters.node].specs[one.enters.index],) for one in back):
         constant = {name for name in refs if loop.nodes[name].op == "Const"}
         settle([one.next for one in back], nodes, lambda: read({name: row for name, row in refs.items() if name not in constant}))

@@ -15,7 +15,20 @@ from tfpasses.frontends.graph_def.attributes import Attributes
 from tfpasses.graph import GraphError, Ref
 from tfpasses.graph.node import EMPTY
 
-__all__ = ["ENTERS", "EXITS", "LOOP", "MERGES", "NEXTS", "Awaiting", "Loop", "LoopAttributes", "Loops", "Refs", "loops_in"]
+__all__ = [
+    "ENTERS",
+    "EXITS",
+    "LOOP",
+    "MERGES",
+    "NEXTS",
+    "Awaiting",
+    "Loop",
+    "LoopAttributes",
+    "Loops",
+    "Refs",
+    "loops_in",
+    "names_in_loops",
+]
 
 LOOP = "tf.Loop"
 """The operation of the node that stands for a loop."""
@@ -50,10 +63,15 @@ class Loop:
 
     @cached_property
     def content(self) -> str:
-        """A hash of its NodeDefs."""
+        """A hash of its NodeDefs, whatever those are called from which it reads."""
         state = blake2b(digest_size=6)
-        for one in self.nodes.values():
-            state.update(one.SerializeToString(deterministic=True))
+        places = {ref: f"input {place}" for place, ref in enumerate(self.inputs)}
+        for name, one in self.nodes.items():
+            alone = type(one)()
+            alone.CopyFrom(one)
+            control = [text for text in one.input if text[:1] == "^" and text[1:] in self.nodes]
+            alone.input[:] = [*[str(places.get(ref, ref)) for ref in self.refs[name]], *control]
+            state.update(alone.SerializeToString(deterministic=True))
         return state.hexdigest()
 
 
@@ -157,6 +175,23 @@ def loops_in(definitions: Mapping[str, Any], refs: Refs) -> Loops:
     by_name = {name: loop_of(name, members[name], definitions, refs, waits, inside, exits) for name in members}
     awaiting = [name for name, others in waits.items() if name not in inside and any(other in exits for other in others)]
     return Loops(by_name, inside, exits, tuple(awaiting))
+
+
+def names_in_loops(nodes: Sequence[Any]) -> list[str]:
+    """The nodes that lie in loops; what they read that is not among them lies in none. Raises `GraphError`, see `loops_in`."""
+    if not any(one.op in NEXTS for one in nodes):
+        return []
+    definitions = {one.name: one for one in nodes}
+    users: dict[str, list[str]] = {name: [] for name in definitions}
+    first = []
+    for name, one in definitions.items():
+        read = {text.lstrip("^").partition(":")[0] for text in one.input} & definitions.keys()
+        if not read:
+            first.append(name)
+        for other in read:
+            users[other].append(name)
+    depths = depths_of(definitions, users, first)
+    return [name for name in definitions if depths.before.get(name) or depths.after.get(name)]
 
 
 def loop_of(

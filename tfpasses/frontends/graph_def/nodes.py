@@ -101,7 +101,7 @@ def read_nodes(
         try:
             known = [nodes[producer].specs[index] for producer, index in row]
         except IndexError:
-            raise missing_output(row, nodes, wiring) from None
+            raise missing_output(row, nodes) from None
         told = output_specs(one, op, known, partial(element_of, row, elements), functions)
         specs = one_spec(None, "unknown") * max(wiring.counts.get(node, 1), 1) if told is None else told
         if len(specs) > FEW and not room.take(len(specs) * OUTPUT_BYTES):
@@ -148,10 +148,11 @@ def read_loop(
     return loop_node(loop, inside.nodes, read)
 
 
-def missing_output(row: Sequence[Ref], nodes: Mapping[str, Node], wiring: Wiring) -> GraphError:
+def missing_output(row: Sequence[Ref], nodes: Mapping[str, Node]) -> GraphError:
     """The error of a node that reads more outputs than there are."""
-    node, index = next(ref for ref in row if ref.index >= len(nodes[ref.node].specs))
-    return GraphError(f"node {node}: output {index} is read, {wiring.definitions[node].op} gives {len(nodes[node].specs)}")
+    node, index = next((nodes[ref.node], ref.index) for ref in row if ref.index >= len(nodes[ref.node].specs))
+    assert node.owner is not None
+    return GraphError(f"node {node.name}: output {index} is read, {node.owner.source.op} gives {len(node.specs)}")
 
 
 def element_of(inputs: Sequence[Ref], elements: Mapping[str, Any], place: int) -> Any:

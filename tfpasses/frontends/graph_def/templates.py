@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfpasses.frontends.graph_def.function_defs import Flat
+from tfpasses.frontends.graph_def.loops import Loops
 from tfpasses.frontends.graph_def.node_defs import node_def
 from tfpasses.frontends.graph_def.nodes import Given, Reading, Variable, narrowed
 from tfpasses.frontends.graph_def.wiring import Wiring, by_name, wired
@@ -27,6 +28,7 @@ class Template:
     nodes: Mapping[str, Node]
     """Without the arguments."""
     weights: Mapping[str, Array]
+    loops: Loops
     results: tuple[Ref, ...]
     result_names: tuple[str, ...]
     result_specs: tuple[Spec, ...]
@@ -68,32 +70,38 @@ def template_of(
         if shape is not None and None not in shape
     }
     wiring = wired(by_name([*(placeholder(name, spec) for name, spec in specs.items()), *flat.nodes]))
-    if wiring.loops.by_name:
-        raise GraphError(f"node {next(iter(wiring.loops.by_name))}: it is a part of a loop, and functions with such loops stay whole")
+    loops, standing = wiring.loops, wiring.loops.standing
     reading = read(wiring, handles)
+    results = [loops.exits.get(ref.node, ref) for ref in flat.results]
     result_specs = []
-    for (name, index), dtype in zip(flat.results, flat.result_dtypes, strict=True):
+    for (name, index), dtype in zip(results, flat.result_dtypes, strict=True):
+        if loops.inside.get(name, name) != name:
+            raise GraphError(f"node {name}: a result, and inside of a loop")
         spec = dict(enumerate(reading.nodes[name].specs)).get(index)
         if spec is None or spec.dtype not in (dtype, "unknown"):
             raise GraphError(f"node {name}: its output {index}, a result of {dtype}, {f'is {spec.dtype}' if spec else 'does not exist'}")
         result_specs.append(Spec(spec.shape, dtype))
     nodes = {name: node for name, node in reading.nodes.items() if name not in specs}
     sources = {one.name: one for one in flat.nodes}
-    waits = {name: others for name, one in sources.items() if (others := control_of(one))}
+    waits: dict[str, list[str]] = {}
+    for name, one in sources.items():
+        if others := [other for other in map(standing, control_of(one)) if other != standing(name)]:
+            waits.setdefault(standing(name), []).extend(others)
     before = {name: [*(ref.node for ref in reading.nodes[name].inputs), *waits.get(name, ())] for name in reading.nodes}
     order = sort_keys(before, before.__getitem__)
-    acting = [name for name, one in sources.items() if acts(one)]
+    acting = list(dict.fromkeys([standing(name) for name, one in sources.items() if acts(one)]))
     reached = reach(order, before, {name: 1 << place for place, name in enumerate(acting)})
-    stateful = [name for name, one in sources.items() if is_stateful(one)]
+    stateful = [standing(name) for name, one in sources.items() if is_stateful(one)]
     waited = {other for others in waits.values() for other in others if other in nodes}
     places = {name: 1 << place for place, name in enumerate(specs, 1)}
     comes_after = reach(order, before, {**places, **dict.fromkeys(stateful, 1)}) if waited else {}
-    ends = [*stateful, *flat.last, *(ref.node for ref in flat.results if ref.node in nodes)]
+    ends = [*stateful, *map(standing, flat.last), *(ref.node for ref in results if ref.node in nodes)]
     return Template(
         specs,
         nodes,
         {name: array for name, array in reading.weights.items() if name in nodes},
-        flat.results,
+        loops,
+        tuple(results),
         flat.result_names,
         tuple(result_specs),
         waits,
@@ -105,7 +113,7 @@ def template_of(
         },
         bool(acting),
         tuple(dict.fromkeys(ends)),
-        tuple([tuple([name for bit, name in enumerate(acting) if not reached[ref.node] >> bit & 1]) for ref in flat.results]),
+        tuple([tuple([name for bit, name in enumerate(acting) if not reached[ref.node] >> bit & 1]) for ref in results]),
     )
 
 

@@ -68,8 +68,10 @@ class Writer:
         """The NodeDefs by name."""
         self.variables: dict[str, Variable] = {}
         self.handles = {variable.name: name for name, variable in source.variables.items()}
-        loops = source.loops
-        self.value = (lambda ref: value_name(loops.read_as(ref))) if loops.by_name else value_name
+        owners = [node.owner for node in graph.nodes.values() if node.op == LOOP]
+        self.loops = [owner.source for owner in owners if owner is not None and isinstance(owner.source, Loop)]
+        exits = {Ref(loop.name, place): name for loop in self.loops for place, name in enumerate(loop.exits)}
+        self.value = (lambda ref: exits.get(ref) or value_name(ref)) if exits else value_name
         """A value as NodeDefs name it."""
         self.arrays: dict[str, str] = {}
         """Key of a weight that is new -> the node that gives its value."""
@@ -78,7 +80,8 @@ class Writer:
     def taken(self) -> set[str]:
         """The names that something has, or had."""
         views = [node.owner.source for node in self.graph.nodes.values() if node.owner is not None and isinstance(node.owner.source, View)]
-        return {*self.source.nodes, *self.source.loops.inside, *self.graph.nodes, *(one.name for view in views for one in view.sources)}
+        inner = [*(one.name for view in views for one in view.sources), *(name for loop in self.loops for name in loop.nodes)]
+        return {*self.source.nodes, *self.source.loops.inside, *self.graph.nodes, *inner}
 
     def written(self) -> Written:
         """All of it."""
@@ -152,14 +155,17 @@ class Writer:
     def write_loop(self, node: Node, loop: Loop) -> None:
         """The nodes of a loop, on what it reads now."""
         anew = {old: new for old, new in zip(loop.inputs, node.inputs, strict=True) if old != new}
+        as_read = self.source.nodes.get(node.name) is node
         for name, one in loop.nodes.items():
             if name in self.nodes:
                 raise UnsupportedModelError(f"node {name}: two nodes would bear this name")
             self.nodes[name] = one
-            if any(ref in anew for ref in loop.refs[name]):
-                self.nodes[name] = new = copied(one)
-                control = [text for text in one.input if text[:1] == "^"]
-                new.input[:] = [*[self.value(anew.get(ref, ref)) for ref in loop.refs[name]], *control]
+            reads = loop.refs[name]
+            if any(ref.node not in loop.nodes for ref in reads) and (anew or not as_read):
+                texts = [value_name(ref) if ref.node in loop.nodes else self.value(anew.get(ref, ref)) for ref in reads]
+                if texts != [text for text in one.input if text[:1] != "^"]:
+                    self.nodes[name] = new = copied(one)
+                    new.input[:] = [*texts, *[text for text in one.input if text[:1] == "^"]]
 
     def write_source(self, node: Node, inputs: tuple[Ref, ...], name: str = "") -> None:
         """The NodeDef that a node was read from, on these inputs, with its constant as it is now."""
