@@ -16,6 +16,7 @@ from tfpasses.passes.raising.cluster import Raising
 from tfpasses.passes.raising.compiled import compiled_rules
 from tfpasses.passes.raising.constants import constant_rules
 from tfpasses.passes.raising.elementwise import composed_rules, one_for_one_rules
+from tfpasses.passes.raising.half import half_rules
 from tfpasses.passes.raising.linear import linear_rules
 from tfpasses.passes.raising.shapes import reshape_rules, shape_rules
 from tfpasses.passes.raising.unread import alive, remove_training, remove_unread
@@ -65,7 +66,7 @@ class Canonicalize(Pass):
                 yield remark(self.name, name, miss)
 
 
-EXPLAINED = ("fused batch norm", "batch norm", "batch norm in half precision")
+EXPLAINED = ("fused batch norm", "batch norm")
 """The rules whose refusals a user is told."""
 
 
@@ -82,7 +83,7 @@ class RuleSets(NamedTuple):
 def rule_sets() -> RuleSets:
     """Made once: to compile their patterns takes as long as to raise a network."""
     raising = Raising()
-    several = [*batch_norm_rules(raising), *linear_rules(raising), *composed_rules(raising), *shape_rules(raising)]
+    several = [*batch_norm_rules(raising), *linear_rules(raising), *composed_rules(raising), *shape_rules(raising), *half_rules(raising)]
     several += compiled_rules(raising, raise_operations)
     one_for_one = [*one_for_one_rules(raising), *reshape_rules(raising)]
     return RuleSets(RuleSet(constant_rules(raising)), RuleSet(several), RuleSet(one_for_one))

@@ -43,7 +43,6 @@ def decomposed(scale: Pattern, again: Pattern) -> Pattern:
 
 
 DECOMPOSED = decomposed(SCALE, op("tf.Mul")["scale"]) | decomposed(INVERSE, op("tf.Rsqrt")["inverse"])
-HALF = ("float16", "bfloat16")
 VECTORS = ("gamma", "beta", "mean", "variance")
 
 
@@ -67,14 +66,6 @@ def batch_norm_rules(raising: Raising) -> Sequence[Rule]:
     def in_parts(match: Match, edit: Edit) -> Miss | None:
         """Rsqrt, Mul, Sub and AddV2."""
         return norm(match, edit, match.ref("x"))
-
-    def in_half(match: Match, edit: Edit) -> Miss | None:
-        """A batch norm in float32 of what is half precision before and behind."""
-        x, inner = match.ref("x"), match["inner"]
-        dtypes = (edit.spec(x).dtype, inner.specs[0].dtype, match.root.specs[0].dtype)
-        if dtypes[0] not in HALF or dtypes != (dtypes[0], "float32", dtypes[0]):
-            return match.miss(f"it reads {dtypes[0]}, computes in {dtypes[1]} and gives {dtypes[2]}")
-        return raising.absorb(match, edit, "BatchNorm", (x,), inner, inner.config)
 
     def fused(match: Match, edit: Edit) -> Miss | None:
         """TensorFlow's fused operation, not in training."""
@@ -109,7 +100,6 @@ def batch_norm_rules(raising: Raising) -> Sequence[Rule]:
         Rule.of(
             "multiply-add", op("tf.AddV2", "tf.Add", "tf.BiasAdd")(multiply(X, const("gamma")), const("beta")).commutative(), multiply_add
         ),
-        Rule.of("batch norm in half precision", op("tf.Cast")(op("BatchNorm")["inner"](op("tf.Cast")(X))), in_half),
     ]
 
 

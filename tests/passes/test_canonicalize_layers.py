@@ -127,3 +127,14 @@ def test_a_batch_norm_in_float32_of_half_precision_is_one_with_its_casts(policy)
 def test_a_batch_norm_between_casts_of_single_precision_keeps_them():
     model = chain(L.Conv2D(6, 3), L.BatchNormalization(dtype="float64"), L.ReLU(), shape=(9, 8, 4))
     assert ops_of(canonical(frozen(model))) == ["Conv", "tf.Cast", "BatchNorm", "tf.Cast", "Relu"]
+
+
+def test_a_mean_that_half_precision_takes_in_float32_is_one_with_its_casts():
+    model = chain(
+        L.BatchNormalization(dtype="float16"), L.GlobalAveragePooling2D(dtype="float16"), L.Dense(3, dtype="float16"), shape=(3, 3, 4)
+    )
+    definition = frozen(model)
+    graph = canonical(definition)
+    check_shapes(graph)
+    assert [op for op in ops_of(graph) if op != "tf.Cast"] == ["BatchNorm", "GlobalAvgPool", "Dense"]
+    assert sorted(map(str, to_graph_def(graph).node)) == sorted(map(str, definition.node))
