@@ -9,6 +9,7 @@ import numpy as np
 
 from tfpasses.graph import Array, Edit, LinearView, Node, Ref, channel_axis
 from tfpasses.passes.raising.cluster import Raising, vector_axis
+from tfpasses.passes.raising.sums import Sum, elements_of, sizes_of
 from tfpasses.pattern import Match, Miss, Pattern, Rule, anything, op
 
 __all__ = ["conv_config", "linear_rules", "without_axis"]
@@ -68,9 +69,9 @@ def linear_rules(raising: Raising) -> Sequence[Rule]:
         return raising(match, edit, "DepthwiseConv", (match.ref("x"),), config, {"kernel": (match["kernel"], kernel_shape(match, edit))})
 
     def transposed(match: Match, edit: Edit) -> Miss | None:
-        """Conv2DBackpropInput and Conv3DBackpropInputV2, whose output's size is known."""
+        """Conv2DBackpropInput and Conv3DBackpropInputV2, whose output's size is that of its input times the strides, or so much more."""
         node, x, kernel = edit.nodes[match.root.name], match.ref("x"), kernel_shape(match, edit)
-        shape, out = edit.spec(x).shape, node.specs[0].shape
+        shape, out = edit.spec(x).shape, sizes_asked_for(match, node, edit)
         config = conv_config(node, len(kernel))
         if isinstance(config, str):
             return match.miss(config)
@@ -78,7 +79,7 @@ def linear_rules(raising: Raising) -> Sequence[Rule]:
             return match.miss("the rank of what it reads or gives is not known, or not its kernel's")
         first = config["data_format"] == "channels_first"
         spatial = slice(2, None) if first else slice(1, -1)
-        extra = output_padding(shape[spatial], out[spatial], kernel[:-2], config)
+        extra = output_padding(sizes_of(x, edit)[spatial], out[spatial], kernel[:-2], config)
         if isinstance(extra, str):
             return match.miss(extra)
         return raising(match, edit, "ConvTranspose", (x,), {**config, "output_padding": extra}, {"kernel": (match["kernel"], kernel)})
@@ -87,14 +88,14 @@ def linear_rules(raising: Raising) -> Sequence[Rule]:
         """The same between the two spatial axes that one is made, and back."""
         x, inner, kernel = match.ref("x"), match["inner"], kernel_shape(match, edit)
         axis = axis_between(match, edit, inner.config.get("data_format") == "NCHW")
-        shape, out = edit.spec(x).shape, inner.specs[0].shape
+        shape, out = edit.spec(x).shape, sizes_asked_for(match, inner, edit)
         config = conv_config(inner, PLANE)
         if isinstance(config, str) or axis is None or shape is None or out is None or len(shape) != PLANE - 1 or kernel[axis] != 1:
             return match.miss(
                 config if isinstance(config, str) else "it works along the axis that is taken out, or its shapes are not known"
             )
         first = config["data_format"] == "channels_first"
-        sizes, wanted = (list(dims[2:] if first else dims[1:-1]) for dims in (shape, out))
+        sizes, wanted = (list(dims[2:] if first else dims[1:-1]) for dims in (sizes_of(x, edit), out))
         del wanted[axis]
         config = {
             key: tuple(v for place, v in enumerate(value) if place != axis) if isinstance(value, tuple) else value
@@ -130,8 +131,8 @@ def linear_rules(raising: Raising) -> Sequence[Rule]:
         rows = edit.spec(Ref(match["rows"].name)).shape
         if shape is None or out is None or rows is None or len(shape) != len(out) or rows[-1] != shape[-1]:
             return match.miss("its shapes are not known, or it is no product over the last axis")
-        inner, width = out[1:-1], out[-1]
-        if None in inner or inner != shape[1:-1] or width != edit.weights[dense.params["kernel"]].shape[1] or not same_batch(shape, out):
+        width = edit.weights[dense.params["kernel"]].shape[1]
+        if out[-1] != width or not keeps_axes(x, out, match.ref("sizes"), edit):
             return match.miss(f"it makes {list(out)} of {list(shape)}")
         order = match.get("order")
         if order is not None and edit.weights[order.params["value"]].tolist() != list(range(len(shape))):
@@ -155,19 +156,20 @@ def linear_rules(raising: Raising) -> Sequence[Rule]:
         x, node = match.ref("x"), edit.nodes[match.root.name]
         linear = match["linear"]
         config = linear.config
-        values = [edit.weights[match[name].params["value"]] for name in ("blocks", "pads", "blocks back", "crops")]
-        rates = tuple(int(rate) for rate in values[0].ravel())
+        blocks, back = (edit.weights[match[name].params["value"]] for name in ("blocks", "blocks back"))
+        rates = tuple(int(rate) for rate in blocks.ravel())
         shape, out = edit.spec(x).shape, node.specs[0].shape
+        pads, crops = elements_of(match.ref("pads"), edit), elements_of(match.ref("crops"), edit)
         kernel = edit.weights[linear.params["depthwise_kernel" if linear.op == "SeparableConv" else "kernel"]].shape
-        if not np.array_equal(values[0], values[2]) or config["padding"] != "valid" or config["data_format"] != "channels_last":
+        if not np.array_equal(blocks, back) or config["padding"] != "valid" or config["data_format"] != "channels_last":
             return match.miss("its blocks differ, or what lies between pads or has its channels first")
         if any(size != 1 for size in (*config["dilation"], *config["strides"])) or "bias" in linear.params:
             return match.miss("what lies between has strides, dilation or a bias of its own")
         if shape is None or out is None or len(rates) != len(shape) - 2 or len(out) != len(shape):
             return match.miss("its shapes are not known")
-        if any(ends.size != 2 * len(rates) for ends in (values[1], values[3])):
+        if pads is None or crops is None or pads.size != 2 * len(rates) or crops.size != pads.size:
             return match.miss("it pads no pair of ends of each axis")
-        padding = dilated_padding(shape[1:-1], out[1:-1], kernel[:-2], rates, values[1].reshape(-1, 2), values[3].reshape(-1, 2))
+        padding = dilated_padding(kernel[:-2], rates, pads.reshape(-1, 2), crops.reshape(-1, 2))
         if padding is None:
             return match.miss("it pads in another way than `valid` or `same`")
         return raising.absorb(match, edit, linear.op, (x,), linear, {**config, "padding": padding, "dilation": rates})
@@ -225,7 +227,7 @@ def linear_rules(raising: Raising) -> Sequence[Rule]:
     def back(inner: Pattern) -> Pattern:
         return op("tf.Transpose")(inner, op("Const")["order back"])
 
-    x, any_linear = anything()["x"], op(trait="linear")["linear"]
+    x, any_linear, dense = anything()["x"], op(trait="linear")["linear"], op("Dense")["dense"]
     expanded = op("tf.ExpandDims")(x, op("Const")["place"])
     first = op("tf.Transpose")(x, op("Const")["order"])
     rows = op("tf.Reshape")(x, anything())["rows"]
@@ -233,15 +235,15 @@ def linear_rules(raising: Raising) -> Sequence[Rule]:
     return [
         Rule.of("conv", op(*CONVS)(x, KERNEL), conv),
         Rule.of("depthwise conv", op("tf.DepthwiseConv2dNative")(x, KERNEL), depthwise),
-        Rule.of("transposed conv", op("tf.Conv2DBackpropInput", "tf.Conv3DBackpropInputV2")(anything(), KERNEL, x), transposed),
+        Rule.of("transposed conv", op("tf.Conv2DBackpropInput", "tf.Conv3DBackpropInputV2")(anything()["sizes"], KERNEL, x), transposed),
         Rule.of("matrix product", op("tf.MatMul", "tf.BatchMatMul", "tf.BatchMatMulV2")(x, KERNEL), matmul),
-        Rule.of("dense", op("tf.Reshape")(op("Dense")["dense"](rows_turned) | op("Dense")["dense"](rows), anything()), dense_of_rows),
+        Rule.of("dense", op("tf.Reshape")(dense(rows_turned) | dense(rows), anything()["sizes"]), dense_of_rows),
         Rule.of("bias", op("tf.BiasAdd", "tf.AddV2", "tf.Add")(any_linear, op("Const")["bias"]).commutative(), bias),
         Rule.of("dilated conv", dilation(op("Conv", "DepthwiseConv")["linear"]), dilated),
         Rule.of("one spatial axis", op("tf.Squeeze")(op(*WINDOWS)["inner"](expanded)), one_axis),
         Rule.of(
             "transposed conv of one axis",
-            op("tf.Squeeze")(op("tf.Conv2DBackpropInput")["inner"](anything(), KERNEL, expanded)),
+            op("tf.Squeeze")(op("tf.Conv2DBackpropInput")["inner"](anything()["sizes"], KERNEL, expanded)),
             transposed_of_one_axis,
         ),
         Rule.of("channels first", back(op(*WINDOWS)["inner"](first)), turned),
@@ -274,13 +276,17 @@ def is_pointwise(depthwise: Node, pointwise: Node, edit: Edit) -> bool:
 
 def dilation(linear: Any) -> Pattern:
     """Space to batch, a linear operation, and back."""
-    spread = op("tf.SpaceToBatchND")(anything()["x"], op("Const")["blocks"], op("Const")["pads"])
-    return op("tf.BatchToSpaceND")(linear(spread), op("Const")["blocks back"], op("Const")["crops"])
+    spread = op("tf.SpaceToBatchND")(anything()["x"], op("Const")["blocks"], anything()["pads"])
+    return op("tf.BatchToSpaceND")(linear(spread), op("Const")["blocks back"], anything()["crops"])
 
 
-def same_batch(a: Sequence[int | None], b: Sequence[int | None]) -> bool:
-    """Whether the first sizes are the same, where all others are known."""
-    return a[0] == b[0]
+def keeps_axes(x: Ref, out: Sequence[int | None], sizes: Ref, edit: Edit) -> bool:
+    """Whether all axes of `x` but the last stay as they are in a value of `sizes`; `out` is what is known of them."""
+    shape = edit.spec(x).dims
+    if None not in shape[1:-1] and shape[:-1] == out[:-1]:
+        return True
+    told = elements_of(sizes, edit)
+    return told is not None and tuple(told[:-1]) == tuple(sizes_of(x, edit)[:-1])
 
 
 def without_axis(node: Node, axis: int, edit: Edit) -> dict[str, Any] | None:
@@ -299,33 +305,41 @@ def without_axis(node: Node, axis: int, edit: Edit) -> dict[str, Any] | None:
     return config
 
 
+def sizes_asked_for(match: Match, node: Node, edit: Edit) -> Sequence[Sum] | None:
+    """The sizes of what a transposed convolution gives, as it is told them; None where their number is not known."""
+    told = elements_of(match.ref("sizes"), edit)
+    known = node.specs[0].shape
+    if told is None or known is None or len(told) != len(known):
+        return None if known is None or None in known else sizes_of(Ref(node.name), edit)
+    return [one if size is None else Sum(size) for one, size in zip(told, known, strict=True)]
+
+
 def output_padding(
-    sizes: Sequence[int | None], out: Sequence[int | None], kernel: Sequence[int], config: Mapping[str, Any]
+    sizes: Sequence[Sum], out: Sequence[Sum], kernel: Sequence[int], config: Mapping[str, Any]
 ) -> tuple[int, ...] | str | None:
     """What a transposed convolution adds to the size it would have, None where that is nothing special; or why it is not to be told."""
     plain, extra = True, []
     for size, wanted, k, s, d in zip(sizes, out, kernel, config["strides"], config["dilation"], strict=True):
-        if size is None or wanted is None:
+        more = (wanted - size * Sum(s)).known
+        if more is None:
             return "the size of its output is not known"
         reach, same = (k - 1) * d + 1, config["padding"] == "same"
-        plain &= wanted == (size * s if same else (size - 1) * s + max(reach, s))
-        extra.append(wanted - ((size - 1) * s + reach - (2 * (reach // 2) if same else 0)))
+        plain &= more == (0 if same else max(reach, s) - s)
+        extra.append(more + s - reach + (2 * (reach // 2) if same else 0))
     if plain:
         return None
     return tuple(extra) if all(more >= 0 for more in extra) else "its output is smaller than its kernel makes it"
 
 
-def dilated_padding(
-    sizes: Sequence[int | None], out: Sequence[int | None], kernel: Sequence[int], rates: Sequence[int], pads: Array, crops: Array
-) -> str | None:
-    """`valid` or `same`, whichever a convolution between space to batch and back does along all axes."""
+def dilated_padding(kernel: Sequence[int], rates: Sequence[int], pads: Array, crops: Array) -> str | None:
+    """`valid` or `same`, whichever a convolution between space to batch and back does along all axes. What is padded for the sake of whole
+    blocks is cropped again.
+    """
     kinds = {"valid", "same"}
-    for size, wanted, k, rate, (before, _), (cut, _) in zip(sizes, out, kernel, rates, pads, crops, strict=True):
-        reach = (k - 1) * rate
-        if cut != 0 or size is None or wanted is None:
-            return None
-        if before != 0 or wanted != size - reach:
+    for k, rate, (before, behind), (cut, cut_behind) in zip(kernel, rates, pads, crops, strict=True):
+        ends, reach = (before.known, (behind - cut_behind).known), (k - 1) * rate
+        if cut.known != 0 or ends != (0, 0):
             kinds.discard("valid")
-        if before != reach // 2 or wanted != size:
+        if cut.known != 0 or ends != (reach // 2, reach - reach // 2):
             kinds.discard("same")
     return "valid" if "valid" in kinds else kinds.pop() if kinds else None

@@ -260,10 +260,10 @@ def batch_to_space(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
 
 def blocks(shape: Dims, sizes: Any, ends: Any, change: Callable[[int, int, int], int], change_batch: Callable[[int, int], int]) -> Dims:
     """The batch and the spatial axes that follow it, by blocks."""
-    if shape is None or sizes is None or ends is None:
+    if shape is None or sizes is None:
         return shape and (None,) * len(shape)
-    known = zip(shape[1 : len(sizes) + 1], sizes, ends, strict=True)
-    spatial = [None if size is None else change(size, block, sum(pair)) for size, block, pair in known]
+    known = zip(shape[1 : len(sizes) + 1], sizes, ends or [[None]] * len(sizes), strict=True)
+    spatial = [None if size is None or None in pair else change(size, block, sum(pair)) for size, block, pair in known]
     batch = None if shape[0] is None else change_batch(shape[0], math.prod(sizes))
     return (batch, *spatial, *shape[len(sizes) + 1 :])
 
