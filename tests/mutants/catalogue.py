@@ -264,7 +264,7 @@ MUTANTS = (
     Mutant(
         "variable written elsewhere",
         "passes/raising/constants.py",
-        "if user in on_the_way and not reads:",
+        "if not reads and (captured or user in on_the_way):",
         "if False:",
         (*RAISE, *CONTAINERS),
     ),
