@@ -128,21 +128,21 @@ class Edit:
         """Change fields of a node (not its name). Gives the changed node."""
         if "name" in fields:
             raise GraphError(f"node {node.name}: `change` gives no other name; add a node and `replace` this one by it")
-        current = self._current(node)
-        changed = current.but(**{"origin": current.origin or (current.name,), "made_by": self.made_by, **fields})
-        if "inputs" in fields:
+        current, name = self._current(node), node.name
+        changed = current.but(**{"origin": current.origin or (name,), "made_by": self.made_by, **fields})
+        if changed.inputs is not current.inputs:
             for ref in changed.inputs:
                 if ref.node not in self.nodes:
-                    raise GraphError(f"node {node.name}: input {ref} is not in the graph")
-            for position, ref in enumerate(current.inputs):
-                del self._uses(ref.node)[node.name, position]
-            for position, ref in enumerate(changed.inputs):
-                self._uses(ref.node)[node.name, position] = ref.index
-        self._before.setdefault(node.name, current)
-        self.nodes[node.name] = changed
-        if "params" in fields:
-            self._move_weights(node.name, current.params, changed.params)
-        self._changed.append(node.name)
+                    raise GraphError(f"node {name}: input {ref} is not in the graph")
+            for position, (producer, _) in enumerate(current.inputs):
+                del self._uses(producer)[name, position]
+            for position, (producer, index) in enumerate(changed.inputs):
+                self._uses(producer)[name, position] = index
+        self._before.setdefault(name, current)
+        self.nodes[name] = changed
+        if changed.params is not current.params:
+            self._move_weights(name, current.params, changed.params)
+        self._changed.append(name)
         return changed
 
     def add_weight(self, key: str, array: Array) -> None:
@@ -215,8 +215,8 @@ class Edit:
         if uses:
             consumer = next(iter(uses))[0]
             raise GraphError(f"node {name} cannot be removed: {'it is a graph output' if consumer == OUTPUT else f'{consumer} uses it'}")
-        for position, ref in enumerate(current.inputs):
-            del self._uses(ref.node)[name, position]
+        for position, (producer, _) in enumerate(current.inputs):
+            del self._uses(producer)[name, position]
         self._before.setdefault(name, current)
         del self.nodes[name], self._users[name]
         if current.params:
