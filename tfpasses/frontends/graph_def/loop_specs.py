@@ -62,11 +62,13 @@ def values_going_round(loop: Loop) -> list[Back]:
     for name, row in loop.refs.items():
         if loop.nodes[name].op in MERGES:
             forward = [ref for ref in row if not goes_round(ref.node, loop)]
-            for node, index in row:
-                if goes_round(node, loop):
-                    if index or not forward:
-                        raise GraphError(f"node {name}: {f'output {index} of {node} does not exist' if index else 'nothing enters by it'}")
-                    found.append(Back(name, forward[0], node))
+            round_again = [ref for ref in row if goes_round(ref.node, loop)]
+            if len(round_again) > 1:
+                raise GraphError(f"node {name}: {len(round_again)} values come back by it, not one")
+            for node, index in round_again:
+                if index or not forward:
+                    raise GraphError(f"node {name}: {f'output {index} of {node} does not exist' if index else 'nothing enters by it'}")
+                found.append(Back(name, forward[0], node))
     return found
 
 
