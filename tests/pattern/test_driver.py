@@ -366,6 +366,13 @@ def test_rules_that_undo_one_another_are_a_loop_error():
         run(chain("A"), becomes("ab", op("A"), "B"), becomes("ba", op("B"), "A"))
 
 
+def test_what_other_rules_did_before_is_no_loop():
+    edit = Edit(chain(*["Identity"] * 3000, "A"), "pass")
+    RuleSet([DROP_IDENTITY]).rewrite(edit)
+    RuleSet([becomes("ab", op("A"), "B")]).rewrite(edit)
+    assert ops(edit.freeze()) == {"n3001": "B"}
+
+
 def test_a_rule_that_feeds_itself_is_a_loop_error():
     def grow(m, edit):
         edit.set_input(m.root, 0, Ref(edit.add(node(edit.fresh_name("a"), "A", m.root.inputs[0])).name))

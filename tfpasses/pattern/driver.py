@@ -134,6 +134,7 @@ class RuleSet:
                     work.append(name)
 
         budget = 16 * len(nodes) + 1024
+        begun = len(edit.journal)  # other rules may have been at work before, when there was more to do
         users = edit.users
         edit.savepoint()
         while work:
@@ -161,7 +162,7 @@ class RuleSet:
                     continue
                 if on_rewrite is not None:
                     on_rewrite(rewrite)
-                if rewrite.number > budget:
+                if rewrite.number - begun > budget:
                     raise RewriteLoopError(f"{edit.made_by}: after {budget} rewrites the rules still fire, last {rewrite.rule} at {name}")
                 push(self._downstream(rewrite.touched, edit, waiting, owed))
                 if name in waiting or nodes.get(name) is not node:
