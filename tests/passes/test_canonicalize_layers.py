@@ -138,3 +138,12 @@ def test_a_mean_that_half_precision_takes_in_float32_is_one_with_its_casts():
     check_shapes(graph)
     assert [op for op in ops_of(graph) if op != "tf.Cast"] == ["BatchNorm", "GlobalAvgPool", "Dense"]
     assert sorted(map(str, to_graph_def(graph).node)) == sorted(map(str, definition.node))
+
+
+def test_a_batch_norm_called_twice_proves_itself():
+    x = keras.Input((6, 4), name="x")
+    norm, y = L.BatchNormalization(), L.Conv1D(4, 1)(x)
+    model = bite(keras.Model(x, [norm(y), norm(L.ReLU()(y))]))
+    result = tfpasses.run(frozen(model), FOLD, verify="numeric")
+    assert ops_of(result.graph).count("BatchNorm") == 2
+    assert all(verdict.ok for verdict in result.verdicts)

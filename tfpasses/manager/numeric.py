@@ -25,6 +25,8 @@ __all__ = ["FACTOR", "NumericCheck", "Verdict", "factor", "looks", "own_errors",
 
 FACTOR = 4.0
 DEFAULT_SIZE = 32
+HIDDEN = ("resource", "variant")
+"""The dtypes of values that cannot be looked at."""
 SECOND_LOOK = 8
 """Before anything is refused, the original's own error is measured in so many more runs."""
 
@@ -100,13 +102,13 @@ def verify(record: PassRecord, evaluator: Evaluator, inputs: Mapping[str, Array]
     for region in found:
         feeds = {ref: values[ref] for ref in region.feeds}
         kept = [ref for ref in region.fetches if follow(ref, moved).node in after.nodes]
-        sources = {follow(ref, moved): array for ref, array in feeds.items()}
+        sources = {there: array for ref, array in feeds.items() if (there := follow(ref, moved)).node in after.nodes}
         stand = [follow(ref, moved) for ref in kept]
         new = evaluator.compile(after, list(sources), stand)(sources)
         if exact:
             yield exact_verdict(name, region.where, evaluator.compile(before, list(feeds), kept)(feeds), new)
             continue
-        known = dict(zip(kept, magnitudes_after(after, evaluator, sources, stand), strict=True)) if opaque(region, before) else {}
+        known = Known.of(after, evaluator, sources, dict(zip(kept, stand, strict=True))) if opaque(region, before) else Known()
         yield Verdict(name, region.where, *check_region(region, before, evaluator, feeds, dict(zip(kept, new, strict=True)), known))
     if len(after.outputs) != len(before.outputs):
         raise VerificationError(f"pass {name} left {len(after.outputs)} outputs of {len(before.outputs)}")
@@ -114,7 +116,8 @@ def verify(record: PassRecord, evaluator: Evaluator, inputs: Mapping[str, Array]
     if exact:
         yield exact_verdict(name, "outputs", evaluator.compile(before, list(fed), before.outputs)(fed), new)
     else:
-        yield from (Verdict(name, "outputs", *figures) for figures in check_outputs(before, evaluator, fed, new))
+        told = after if any(opaque(region, before) for region in found) else None
+        yield from (Verdict(name, "outputs", *figures) for figures in check_outputs(before, evaluator, fed, new, told))
 
 
 def regions(graph: Graph, journal: Sequence[Rewrite]) -> list[Region]:
@@ -170,7 +173,8 @@ def border(graph: Graph, names: Sequence[str], roots: tuple[str, ...]) -> Region
     read = (ref for name in names for ref in graph.nodes[name].inputs if ref.node not in inside)
     feeds = dict.fromkeys(ref for ref in read if graph.nodes[ref.node].op != "Variable")  # a handle is no value that could be handed in
     leaving = {Ref(name, index) for name in names for (user, _), index in graph.users[name].items() if user not in inside}
-    return Region(roots, tuple(names), tuple(feeds), tuple(ref for ref in values_of(graph, names) if ref in leaving))
+    seen = (ref for ref in values_of(graph, names) if ref in leaving and graph.spec(ref).dtype not in HIDDEN)
+    return Region(roots, tuple(names), tuple(feeds), tuple(seen))
 
 
 def values_of(graph: Graph, names: Iterable[str]) -> list[Ref]:
@@ -183,6 +187,8 @@ def comparable(region: Region, before: Graph, after: Graph, moved: Mapping[Ref, 
 
     Where not (a rewrite moved work across the border), the comparison of the graph's outputs has to speak for it.
     """
+    if any(before.spec(ref).dtype in HIDDEN for ref in region.feeds):
+        return False
     fed = {follow(ref, moved) for ref in region.feeds}
     stack = [ref for ref in (follow(ref, moved) for ref in region.fetches) if ref.node in after.nodes]
     if not stack:
@@ -208,15 +214,15 @@ def check_region(
     evaluator: Evaluator,
     feeds: Mapping[Ref, Array],
     new: Mapping[Ref, Array],
-    known: Mapping[Ref, Wide],
+    known: Known,
 ) -> tuple[float, float, float]:
     """Error, own error and bound at the worst element of a region's outputs, given what they are after the pass.
 
-    Integers are left to the graph's outputs. `known` are magnitudes of outputs of which the region before tells too little.
+    Integers are left to the graph's outputs. `known` is what the graph after the pass tells of a region that tells too little itself.
     """
     inner = [ref for ref in values_of(before, region.names) if unit(before.spec(ref))]
     scales = [
-        np.maximum(scale, known[ref]) if ref in known and np.shape(known[ref]) == np.shape(scale) else scale
+        np.maximum(scale, known.scales[ref]) if ref in known.scales and known.scales[ref].shape == np.shape(scale) else scale
         for ref, scale in zip(inner, magnitudes(before, region.names, evaluator, feeds, inner), strict=True)
     ]
     specs = [before.spec(ref) for ref in inner]
@@ -224,7 +230,7 @@ def check_region(
     worst = (0.0, 0.0, 0.0)
     for more in (0, SECOND_LOOK):
         measured = measure(before, region.names, feeds, inner, evaluator, scales, more)
-        rate = max([*map(unit, specs), *measured.rates], default=0.0)
+        rate = max([*map(unit, specs), *measured.rates, known.rate], default=0.0)
         worst = (0.0, 0.0, 0.0)
         for ref, own, truth, scale in zip(inner, measured.own, measured.truth, scales, strict=True):
             if ref in new:
@@ -237,25 +243,43 @@ def check_region(
 
 
 def opaque(region: Region, graph: Graph) -> bool:
-    """Whether a region holds nodes whose terms are not known: they may cancel, and leave a small value with a large error."""
+    """Whether a region holds nodes whose terms are not known: they may cancel, and leave a small value with a large error; and of those
+    that compute in one precision alone no error can be measured.
+    """
     return any(graph.nodes[name].op not in VOCABULARY for name in region.names)
 
 
-def magnitudes_after(after: Graph, evaluator: Evaluator, feeds: Mapping[Ref, Array], fetches: Sequence[Ref]) -> list[Wide]:
-    """The magnitudes of what stands for a region's outputs, by the terms of the canonical nodes that compute it now."""
-    names: set[str] = set()
-    stack = [ref.node for ref in fetches if ref not in feeds]
-    while stack:
-        name = stack.pop()
-        if name not in names:
-            names.add(name)
-            stack += [ref.node for ref in after.nodes[name].inputs if ref not in feeds]
-    return magnitudes(after, [name for name in after.nodes if name in names], evaluator, feeds, fetches)
+@attrs.frozen
+class Known:
+    """What the canonical nodes that stand for an opaque region tell of its rounding."""
+
+    scales: Mapping[Ref, Wide] = attrs.field(factory=dict)
+    """The magnitudes of its outputs."""
+    rate: float = 0.0
+
+    @classmethod
+    def of(cls, after: Graph, evaluator: Evaluator, feeds: Mapping[Ref, Array], fetches: Mapping[Ref, Ref]) -> Known:
+        """From the graph after a pass; `fetches` are the region's outputs, with what stands for each."""
+        wanted = {ref: now for ref, now in fetches.items() if unit(after.spec(now)) and now not in feeds}
+        found: set[str] = set()
+        stack = [ref.node for ref in wanted.values()]
+        while stack:
+            name = stack.pop()
+            if name not in found:
+                found.add(name)
+                stack += [ref.node for ref in after.nodes[name].inputs if ref not in feeds]
+        names = [name for name in after.nodes if name in found]
+        read = {ref for name in names for ref in after.nodes[name].inputs}
+        fed = {ref: array for ref, array in feeds.items() if ref in read}
+        scales = magnitudes(after, names, evaluator, fed, list(wanted.values()))
+        measured = measure(after, names, fed, list(wanted.values()), evaluator, scales)
+        return cls(dict(zip(wanted, scales, strict=True)), max(measured.rates, default=0.0))
 
 
 def magnitudes(graph: Graph, names: Sequence[str], evaluator: Evaluator, feeds: Mapping[Ref, Array], fetches: Sequence[Ref]) -> list[Wide]:
     """The magnitude of every value of some nodes that is fetched."""
     absolute_graph, leaves = magnitude_graph(graph, names)
+    leaves = [ref for ref in leaves if graph.spec(ref).dtype not in HIDDEN]
     own = evaluator.compile(graph, list(feeds), leaves)(feeds) if leaves else []
     absolute = {
         ref: np.abs(wide(array)) if unit(graph.spec(ref)) else array for ref, array in [*feeds.items(), *zip(leaves, own, strict=True)]
@@ -288,13 +312,16 @@ def strain(figures: tuple[float, float, float]) -> float:
 
 
 def check_outputs(
-    before: Graph, evaluator: Evaluator, inputs: Mapping[Ref, Array], new: Sequence[Array]
+    before: Graph, evaluator: Evaluator, inputs: Mapping[Ref, Array], new: Sequence[Array], told: Graph | None
 ) -> list[tuple[float, float, float]]:
-    """Error, own error and bound of every graph output, given what they are after the pass: largest errors over the output."""
+    """Error, own error and bound of every graph output, given what they are after the pass: largest errors over the output. Where the
+    graph before is opaque, the graph after, `told`, tells how large rounding makes them.
+    """
     figures: list[tuple[float, float, float]] = []
+    after = [0.0] * len(new) if told is None else own_errors(told, next(looks(told, evaluator, inputs)))
     for measured in looks(before, evaluator, inputs):
         figures = []
-        errors = own_errors(before, measured)
+        errors = list(map(max, own_errors(before, measured), after))
         for ref, array, own, truth, error in zip(before.outputs, new, measured.own, measured.truth, errors, strict=True):
             spec = before.spec(ref)
             if unit(spec):
