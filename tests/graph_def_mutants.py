@@ -111,7 +111,26 @@ def first_graph() -> Any:
     return graph.as_graph_def(add_shapes=True)
 
 
-SOURCES: dict[str, Callable[[], Any]] = {"layers": layers_of_keras, "calls": calls, "first graph": first_graph}
+def old_loops() -> Any:
+    """Loops of TensorFlow 1, whose nodes form cycles: one in another, with a branch inside."""
+    tf.compat.v1.disable_control_flow_v2()
+    try:
+        with tf.Graph().as_default() as graph:
+            x = tf.compat.v1.placeholder(tf.float32, (None, 4), "x")
+
+            def inner(i: Any, y: Any) -> Any:
+                return i + 1, tf.cond(tf.reduce_sum(y) > 0.0, lambda: y * 2.0, lambda: y - 1.0)
+
+            def outer(i: Any, y: Any) -> Any:
+                return i + 1, tf.nn.relu(tf.while_loop(lambda i, y: i < 2, inner, [0, y])[1]) + x
+
+            tf.identity(tf.while_loop(lambda i, y: i < 3, outer, [0, x * 0.5])[1], "Identity")
+    finally:
+        tf.compat.v1.enable_control_flow_v2()
+    return graph.as_graph_def()
+
+
+SOURCES: dict[str, Callable[[], Any]] = {"layers": layers_of_keras, "calls": calls, "first graph": first_graph, "old loops": old_loops}
 
 
 # how
