@@ -256,7 +256,11 @@ MUTANTS = (
     Mutant("matrix not transposed", "passes/raising/linear.py", ".reshape(a, b).T", ".reshape(b, a)", RAISE),
     Mutant("second bias absorbed", "passes/raising/linear.py", 'if "bias" in linear.params or axis', "if axis", RAISE),
     Mutant(
-        "padding of a dilated convolution", "passes/raising/linear.py", "if before != reach // 2 or wanted != size:", "if False:", RAISE
+        "padding of a dilated convolution",
+        "passes/raising/linear.py",
+        "if cut.known != 0 or ends != (reach // 2, reach - reach // 2):",
+        "if False:",
+        RAISE,
     ),
     Mutant("groups forgotten", "passes/raising/linear.py", '"groups": channels // kernel[-2]', '"groups": 1', RAISE),
     Mutant("clip at any number", "passes/raising/elementwise.py", "if low != 0 or high is None", "if high is None", RAISE),
