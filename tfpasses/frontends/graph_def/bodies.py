@@ -153,7 +153,7 @@ class Place:
     def colocate(self, texts: Any) -> None:
         """Let a node lie with those of the function, or with what the call reads, under their names now."""
         kept = [text for text in texts if not text.startswith(COLOCATED)]
-        for other in [text[len(COLOCATED) :].decode() for text in texts if text.startswith(COLOCATED)]:
+        for other in [text[len(COLOCATED) :].decode(errors="replace") for text in texts if text.startswith(COLOCATED)]:
             if other in self.template.nodes or other in self.arguments or other in self.template.loops.inside:
                 kept.append(COLOCATED + self.awaited(other).encode())
         del texts[:]

@@ -90,13 +90,13 @@ FUSED = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 def fused_batch_norm(definition: Any, inputs: Sequence[Tensor]) -> Tensor:
     """The first output of one in the precision of its inputs, by another construction."""
     x, scale, offset, mean, variance = inputs
-    axis = 1 if definition.attr["data_format"].s.startswith(b"NC") else x.shape.rank - 1
-    if "is_training" not in definition.attr or definition.attr["is_training"].b:
+    told = Attributes(definition)
+    axis = 1 if told.get("data_format", "NHWC").startswith("NC") else x.shape.rank - 1
+    if told.get("is_training", True):
         mean, variance = tf.nn.moments(x, [place for place in range(x.shape.rank) if place != axis])
     shape = [-1 if place == axis else 1 for place in range(x.shape.rank)]
     vectors = [tf.reshape(vector, shape) for vector in (mean, variance, offset, scale)]
-    epsilon = definition.attr["epsilon"].f if "epsilon" in definition.attr else DEFAULT_EPSILON
-    return tf.nn.batch_normalization(x, *vectors, epsilon)
+    return tf.nn.batch_normalization(x, *vectors, told.get("epsilon", DEFAULT_EPSILON))
 
 
 DEFAULT_EPSILON = 1e-4
@@ -147,7 +147,8 @@ def takes(op: str, dtype: str) -> bool:
     types = [attribute for attribute in known.attr if attribute.type == "type"] if known is not None else []
     fed = {argument.type_attr for argument in known.input_arg} if known is not None else set()
     open_ones = [attribute for attribute in types if attribute.name in fed]
-    fixed = known is not None and any(argument.type in FLOATS for argument in known.input_arg)
+    # lists of dtypes are those of functions that are called, in their own precision
+    fixed = known is not None and any(argument.type in FLOATS or argument.type_list_attr for argument in known.input_arg)
     return (
         bool(open_ones)
         and not fixed
@@ -229,7 +230,7 @@ def run_function(definition: Any, inputs: Sequence[str], outputs: Sequence[str],
     """A ConcreteFunction from some placeholders of a GraphDef to some of its values; `variables` by the names of their handles."""
     known = {name: tf.Variable(variable.value) for name, variable in variables.items()}
     references = {node.name for node in definition.node if node.op in ("Variable", "VariableV2")}
-    definition = with_nodes(definition, [node for node in definition.node if node.name not in known])
+    definition = with_nodes(definition, without_lost_colocations(node for node in definition.node if node.name not in known))
 
     def imported() -> None:
         capture = tf.compat.v1.get_default_graph().capture

@@ -16,7 +16,7 @@ from tfpasses.frontends.graph_def.elements import PASSED_ON, elements_after, ele
 from tfpasses.frontends.graph_def.loop_specs import loop_node
 from tfpasses.frontends.graph_def.loops import ENTERS, EXITS, MERGES, NEXTS, Awaiting, Loop, Refs
 from tfpasses.frontends.graph_def.room import Room
-from tfpasses.frontends.graph_def.specs import one_spec, output_specs
+from tfpasses.frontends.graph_def.specs import narrowed, one_spec, output_specs
 from tfpasses.frontends.graph_def.wiring import Wiring, check_name
 from tfpasses.graph import Array, GraphError, Node, Owner, Ref, Spec
 from tfpasses.graph.node import EMPTY
@@ -182,13 +182,6 @@ def held(ref: Ref, nodes: Mapping[str, Node], weights: Mapping[str, Array]) -> D
             break
         node = nodes[node.inputs[0].node]
     return None
-
-
-def narrowed(shape: Dims, other: Dims) -> Dims:
-    """Two things that are known of one shape together. Where they do not fit, the first holds."""
-    if shape is None or other is None or len(shape) != len(other):
-        return other if shape is None else shape
-    return tuple([b if a is None else a for a, b in zip(shape, other, strict=True)])
 
 
 def common(shapes: Sequence[Dims]) -> Dims:

@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from tfpasses.frontends.graph_def.loops import LOOP, Loop
 from tfpasses.frontends.graph_def.lower import lowered, value_name
-from tfpasses.frontends.graph_def.node_defs import bias_add, const, handle, identity, read_variable
-from tfpasses.frontends.graph_def.parts import copied
+from tfpasses.frontends.graph_def.node_defs import bias_add, cast, const, handle, identity, identity_n, read_variable
+from tfpasses.frontends.graph_def.parts import copied, without_lost_colocations
 from tfpasses.frontends.graph_def.read import Source, Variable
 from tfpasses.graph import Array, Graph, Node, Ref, UnsupportedModelError, View
 
@@ -21,6 +21,8 @@ __all__ = ["MOST_BYTES", "Written", "to_graph_def", "write"]
 
 MOST_BYTES = (1 << 31) - 1
 """What a protocol buffer can hold."""
+STORED = {np.dtype(one.as_numpy_dtype): one.as_datatype_enum for one in (tf.float32, tf.float64, tf.int32, tf.int64)}
+"""The dtypes whose arrays a TensorProto holds as bytes."""
 
 
 @attrs.frozen(eq=False)
@@ -75,6 +77,10 @@ class Writer:
         """A value as NodeDefs name it."""
         self.arrays: dict[str, str] = {}
         """Key of a weight that is new -> the node that gives its value."""
+        self.contents: dict[str, Array] = {}
+        """The values of constants whose NodeDefs are still without: large arrays are copied once only."""
+        self.device = ""
+        """Where the node that is being written lies."""
 
     @cached_property
     def taken(self) -> set[str]:
@@ -99,7 +105,7 @@ class Writer:
                 self.write_source(node, node.inputs)
             else:
                 self.write_anew(node)
-        outputs = [self.output(ref, name) for ref, name in zip(graph.outputs, graph.output_names, strict=True)]
+        outputs = self.outputs()
         self.drop_waiting_for_the_gone()
         self.drop_unread_captures()
         self.refuse_what_is_too_large()
@@ -108,26 +114,39 @@ class Writer:
             if self.source.definition.HasField(field):
                 getattr(definition, field).CopyFrom(getattr(self.source.definition, field))
         add = definition.node.add
-        for one in self.nodes.values():
-            add().CopyFrom(one)  # a third faster than extend
+        for name, one in self.nodes.items():
+            added = add()
+            added.CopyFrom(one)  # a third faster than extend
+            if name in self.contents:
+                added.attr["value"].tensor.tensor_content = self.contents[name].tobytes()
         for name, variable in self.source.variables.items():
             if name in self.nodes:
                 value = graph.weights.get(variable.name, variable.value)
                 self.variables[name] = attrs.evolve(variable, value=value.reshape(variable.value.shape))
         return Written(definition, graph.inputs, tuple(outputs), self.variables)
 
-    def output(self, ref: Ref, name: str) -> str:
-        """The value of a graph output, under the name that it had."""
-        value = self.value(ref)
-        if name and name != value and ":" not in name and (name in self.source.nodes or name in self.source.loops.inside):
-            there = self.nodes.get(name)
+    def outputs(self) -> list[str]:
+        """The values of the graph's outputs, under the names that they had: where a node is gone, another of its name gives them."""
+        wanted: dict[str, dict[int, Ref]] = {}
+        texts = [self.value(ref) for ref in self.graph.outputs]
+        for place, (ref, text) in enumerate(zip(self.graph.outputs, self.graph.output_names, strict=True)):
+            node, _, index = text.partition(":")
+            if (node in self.source.nodes or node in self.source.loops.inside) and text != texts[place]:
+                wanted.setdefault(node, {})[int(index or 0)] = ref
+                texts[place] = text
+        for node, refs in wanted.items():
+            there = self.nodes.get(node)
             if there is not None and there.op != "NoOp":
-                raise UnsupportedModelError(f"output {name}: {ref} stands for it, but a node of the name {name} is there still")
-            self.nodes[name] = identity(name, value, self.graph.spec(ref).dtype)
+                raise UnsupportedModelError(
+                    f"output {node}: {next(iter(refs.values()))} stands for it, but a node of that name is there still"
+                )
+            given = [refs.get(index, next(iter(refs.values()))) for index in range(max(refs) + 1)]
+            dtypes = [self.graph.spec(ref).dtype for ref in given]
+            names = list(map(self.value, given))
+            self.nodes[node] = identity(node, names[0], dtypes[0]) if len(given) == 1 else identity_n(node, names, dtypes)
             if there is not None:  # where a call stood: it waits for all that the call did
-                self.nodes[name].input.extend(there.input)
-            value = name
-        return value if ":" in value else f"{value}:0"
+                self.nodes[node].input.extend(there.input)
+        return [text if ":" in text else f"{text}:0" for text in texts]
 
     # a node as it was read, or as a view
 
@@ -142,6 +161,7 @@ class Writer:
             and all(self.graph.weights[key] is array for key, array in view.derived.items())
         )
         if not same:
+            self.device = device_of(view)
             self.write_anew(node)
             return
         anew = {old: new for old, new in zip(view.inputs, node.inputs, strict=True) if old != new}
@@ -150,7 +170,13 @@ class Writer:
             inputs = tuple([anew.get(ref, ref) for ref in one.inputs]) if anew else one.inputs
             self.write_source(one, inputs, root if one.name == node.name else one.name)
         if extra:
-            self.keep(bias_add(node, root, self.param(node, "bias"), self.graph.spec(Ref(node.name))))
+            self.device = device_of(view)
+            spec, bias = self.graph.spec(Ref(node.name)), self.param(node, "bias")
+            stored = self.graph.weights[node.params["bias"]].dtype.name
+            if stored != spec.dtype:
+                self.keep(cast(self.fresh(f"{bias}/Cast"), bias, stored, spec.dtype))
+                bias = next(reversed(self.nodes))
+            self.keep(bias_add(node, root, bias, spec))
 
     def write_loop(self, node: Node, loop: Loop) -> None:
         """The nodes of a loop, on what it reads now."""
@@ -187,15 +213,24 @@ class Writer:
             self.nodes[name] = source
             return
         new = type(source)()
-        new.CopyFrom(source)
+        if array is None:
+            new.CopyFrom(source)
+        else:
+            copy_but_value(source, new)
         new.name = name
         if texts is not None:
             control = [text for text in source.input if text[:1] == "^"]
             del new.input[:]
             new.input.extend([*texts, *control])
         if array is not None:
-            shape = [dim.size for dim in source.attr["value"].tensor.tensor_shape.dim]
-            new.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(np.asarray(array).reshape(shape)))
+            old, tensor = source.attr["value"].tensor, new.attr["value"].tensor
+            if array.size > 1 and STORED.get(array.dtype) == old.dtype:
+                tensor.dtype = old.dtype
+                tensor.tensor_shape.CopyFrom(old.tensor_shape)
+                self.contents[name] = array
+            else:
+                shape = [dim.size for dim in old.tensor_shape.dim]
+                tensor.CopyFrom(tf.make_tensor_proto(np.asarray(array).reshape(shape)))
         self.nodes[name] = new
 
     # new nodes
@@ -252,7 +287,9 @@ class Writer:
         return reader
 
     def keep(self, one: Any) -> None:
-        """Take a NodeDef up."""
+        """Take a new NodeDef up, on the device of what it belongs to."""
+        if self.device and not one.device:
+            one.device = self.device
         if one.name in self.nodes:
             raise UnsupportedModelError(f"node {one.name}: two nodes would bear this name")
         self.nodes[one.name] = one
@@ -275,12 +312,14 @@ class Writer:
         if sum(array.nbytes for array in arrays) < MOST_BYTES // 2 and not any(array.dtype.hasobject for array in arrays):
             return  # which is sooner said than summed up
         size = sum(one.ByteSize() for one in self.nodes.values() if one.op == "Const")
+        size += sum(array.nbytes for array in self.contents.values())
         if size > MOST_BYTES:
             raise UnsupportedModelError(f"graph {self.graph.name}: its constants take {size} bytes; a GraphDef holds at most {MOST_BYTES}")
 
     def drop_waiting_for_the_gone(self) -> None:
-        """Control inputs that name nodes that are not there any more."""
-        if self.nodes.keys() == self.source.nodes.keys():
+        """Control inputs, and wishes to be placed beside nodes, that name nodes that are not there any more."""
+        inside = self.source.loops.inside
+        if self.nodes.keys() == (self.source.nodes.keys() | inside.keys() if inside else self.source.nodes.keys()):
             return
         for name, one in self.nodes.items():
             kept = [text for text in one.input if text[:1] != "^" or text[1:] in self.nodes]
@@ -290,6 +329,8 @@ class Writer:
                 del new.input[:]
                 new.input.extend(kept)
                 self.nodes[name] = new
+        placed = without_lost_colocations(self.nodes.values())
+        self.nodes = {one.name: one for one in placed}
 
     def drop_unread_captures(self) -> None:
         """The placeholders that stand for variables which nothing reads any more."""
@@ -297,6 +338,25 @@ class Writer:
         if captures:
             for name in captures - set(read_names(self.nodes.values())):
                 del self.nodes[name]
+
+
+def device_of(view: View) -> str:
+    """Where the last of a view's sources lies."""
+    owner = view.sources[-1].owner
+    return "" if owner is None else str(owner.source.device)
+
+
+def copy_but_value(source: Any, new: Any) -> None:
+    """Copy the NodeDef of a constant but for its value, which may be large."""
+    for field in ("op", "device"):
+        setattr(new, field, getattr(source, field))
+    new.input.extend(source.input)
+    for key in source.attr:
+        if key != "value":
+            new.attr[key].CopyFrom(source.attr[key])
+    for field in ("experimental_debug_info", "experimental_type"):
+        if source.HasField(field):
+            getattr(new, field).CopyFrom(getattr(source, field))
 
 
 def read_names(nodes: Iterable[Any]) -> Iterable[str]:
