@@ -47,19 +47,20 @@ def read_and_write(definition: Any, outputs: Sequence[str] | None) -> None:
     assert nodes == {node.name: node.SerializeToString(deterministic=True) for node in definition.node}
 
 
-def canonicalize(definition: Any, outputs: Sequence[str] | None) -> None:
-    """Raised, with its calls inlined, and written again. A rule that fails is a fault of the rule."""
+def canonicalize_and_fold(definition: Any, outputs: Sequence[str] | None) -> None:
+    """Raised, with its calls inlined; batch norms folded; written each time. A rule that fails is a fault of the rule."""
     graph = read(definition, outputs)
-    try:
-        graph = passed(graph, "canonicalize")
-    except PassError as error:
-        raise AssertionError(str(error)) from error
-    check_structure(graph)
-    assert str(graph).startswith("graph graph_def\n")
-    to_graph_def(graph)
+    for name in ("canonicalize", "fold-batch-norms"):
+        try:
+            graph = passed(graph, name)
+        except PassError as error:
+            raise AssertionError(str(error)) from error
+        check_structure(graph)
+        assert str(graph).startswith("graph graph_def\n")
+        to_graph_def(graph)
 
 
-JOURNEYS: dict[str, Journey] = {"read and write": read_and_write, "canonicalize": canonicalize}
+JOURNEYS: dict[str, Journey] = {"read and write": read_and_write, "canonicalize and fold": canonicalize_and_fold}
 
 
 # the bounds

@@ -152,4 +152,4 @@ def test_what_is_soon_said_is_soon_read(claim, journey):
 def test_what_would_take_more_than_there_is_is_refused(claim):
     build = Builder(1 << 16)
     claim(build)
-    assert REFUSED[claim] in ends(JOURNEYS["canonicalize"], build.definition, [build.last])
+    assert REFUSED[claim] in ends(JOURNEYS["canonicalize and fold"], build.definition, [build.last])
