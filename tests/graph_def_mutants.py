@@ -5,6 +5,7 @@ A mutant is made from (source, kind, seed) alone, so that these three repeat it 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache
 from itertools import count
@@ -47,7 +48,21 @@ def source(name: str) -> Any:
     """A sound GraphDef; not to be changed."""
     with fresh_names():
         keras.utils.set_random_seed(1)
-        return SOURCES[name]()
+        return renumbered(SOURCES[name]())
+
+
+def renumbered(definition: Any) -> Any:
+    """The same, its functions and nameless constants numbered from 0: TensorFlow counts on from what a process made before."""
+    counted = [re.fullmatch(r"(.*_)(\d+)", function.signature.name) for function in definition.library.function]
+    counted += [re.fullmatch(r"(.*/)(\d+)", node.name) for node in definition.node]
+    text = text_format.MessageToString(definition)
+    for place, name in enumerate(sorted(filter(None, counted), key=lambda name: int(name[2]))):
+        text = text.replace(f'"{name[0]}"', f'"{name[1]}{place}"')
+    again = text_format.Parse(text, GraphDef())
+    functions = sorted(again.library.function, key=lambda function: str(function.signature.name))
+    del again.library.function[:]
+    again.library.function.extend(functions)
+    return again
 
 
 def layers_of_keras() -> Any:

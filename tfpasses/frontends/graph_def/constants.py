@@ -46,8 +46,6 @@ def constant(node: Any, room: Room) -> tuple[Array, tuple[Spec]]:
             raise ValueError("its value is of another dtype than its node")
         kind = numpy_dtype(dtype)
         shape = tuple([dim.size for dim in tensor.tensor_shape.dim[:]])
-        if shape and min(shape) < 0:
-            raise ValueError(f"it is said to be of shape {list(shape)}")
         content = tensor.tensor_content
         array = np.frombuffer(content, kind).reshape(shape) if content else listed(tensor, shape, kind, room)
         if array.shape != shape:
@@ -69,6 +67,8 @@ def numpy_dtype(number: int) -> Any:
 
 def listed(tensor: Any, shape: tuple[int, ...], kind: Any, room: Room) -> Array:
     """The value of a constant whose elements are stored one by one; the last may stand for many."""
+    if shape and min(shape) < 0:
+        raise ValueError(f"it is said to be of shape {list(shape)}")
     size = math.prod(shape)
     stored = tensor.ByteSize()
     if size == 0 and math.prod(filter(None, shape)) > MOST_EMPTY:

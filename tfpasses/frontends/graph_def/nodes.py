@@ -85,6 +85,8 @@ def read_nodes(
         op = one.op
         owner = Owner(node, 0, one)
         if op == "Const":
+            if row:
+                raise GraphError(f"node {node}: Const takes 0 inputs, not {len(row)}")
             array, specs = constant(one, room)
             weights[node] = array
             if array.dtype.kind in "iu":

@@ -118,7 +118,7 @@ def plain_dtypes(op: str, types: tuple[int, ...], inputs: tuple[str, ...]) -> Se
     assert signature is not None
     told = {one.name: number for one, number in zip(signature.attributes, types, strict=True)}
     wanted, given = (
-        [dtype_name(one.dtype or told[one.type_attr]) for one in arguments] for arguments in (signature.inputs, signature.outputs)
+        tuple([dtype_name(one.dtype or told[one.type_attr]) for one in arguments]) for arguments in (signature.inputs, signature.outputs)
     )
     fits = len(wanted) == len(inputs) and all(a in (b, "unknown") for a, b in zip(inputs, wanted, strict=True))
     return given if fits and "unknown" not in map(dtype_name, types) else None
