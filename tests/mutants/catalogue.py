@@ -275,7 +275,13 @@ MUTANTS = (
     # writing a tf.Graph
     Mutant("changed constant not written", "tfpasses/frontends/graph_def/write.py", "array = now", "pass", (*RAISE, *CONTAINERS)),
     Mutant("view written as it was read", "tfpasses/frontends/graph_def/write.py", 'and extra <= {"bias"}', "", RAISE),
-    Mutant("inputs of a view not renamed", "tfpasses/frontends/graph_def/write.py", "if old != new}", "if False}", RAISE),
+    Mutant(
+        "inputs of a view not renamed",
+        "tfpasses/frontends/graph_def/write.py",
+        "zip(view.inputs, node.inputs, strict=True) if old != new}",
+        "zip(view.inputs, node.inputs, strict=True) if False}",
+        RAISE,
+    ),
     Mutant(
         "training's nodes kept",
         "passes/raising/unread.py",
