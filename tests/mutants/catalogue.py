@@ -213,7 +213,13 @@ MUTANTS = (
         MANAGER,
     ),
     Mutant("facts of another model accepted", "tfpasses/graph/facts_file.py", "    if digest != graph.digest:\n", "    if False:\n", GRAPH),
-    Mutant("file written in place", "tfpasses/graph/files.py", "        yield beside\n", "        yield target\n", GRAPH),
+    Mutant(
+        "file written in place",
+        "tfpasses/graph/files.py",
+        "        yield beside\n        with beside.open",
+        "        yield target\n        with target.open",
+        GRAPH,
+    ),
     # the frontend
     Mutant(
         "caller's model mutated",
