@@ -55,6 +55,8 @@ def same_layer(a: Node, b: Node) -> bool:
 
 def differs(fold: Fold, first: Fold) -> str:
     """Why two uses of one kernel do not fold alike, or nothing."""
+    if fold is first:
+        return ""
     if not same_layer(fold.linear, first.linear):
         return f"{fold.linear.name} shares a weight with {first.linear.name}, which uses it in another way"
     if np.array_equal(fold.affine.scale, first.affine.scale) and np.array_equal(fold.affine.shift, first.affine.shift):
@@ -116,8 +118,10 @@ def loses_digits(linear: Node, affine: Affine, edit: Edit) -> str:
 
 def finite_in(dtype: str, array: Array) -> bool:
     """Whether all elements are numbers, as stored and in the dtype that the layer computes in (bfloat16 reaches as far as float32)."""
+    if dtype in ("bfloat16", array.dtype.name):
+        return finite(array)
     with np.errstate(over="ignore"):
-        return finite(array) and (dtype == "bfloat16" or finite(array.astype(dtype, copy=False)))
+        return finite(array) and finite(array.astype(dtype, copy=False))
 
 
 def finite(array: Array) -> bool:

@@ -55,8 +55,9 @@ class Raising:
         if any(edit.users[root.name].values()):
             return match.miss("another of its outputs than the first is used")
         specs = [nodes[producer].specs[index] for producer, index in inputs]
-        if any([spec.shape is None for spec in specs]):
-            return match.miss("the rank of what it reads is not known")
+        for spec in specs:
+            if spec.shape is None:
+                return match.miss("the rank of what it reads is not known")
         cluster = self.cluster(root, {*inputs, *outside}, edit)
         if isinstance(cluster, str):
             return match.miss(cluster)
@@ -71,15 +72,13 @@ class Raising:
                 arrays[slot] = array.reshape(shape)
             else:
                 return match.miss(f"its {slot} has {array.size} elements, not shape {list(shape)}")
-        shapes = {slot: weights[key].shape for slot, key in keys.items()}
-        for slot, array in arrays.items():
-            shapes[slot] = array.shape
-        spec = self.spec(root, op, config, specs, shapes)
-        if isinstance(spec, str):
-            return match.miss(spec)
+        given = {slot: weights[key] for slot, key in keys.items()} | arrays
+        found = root.specs[0] if op == "Const" else self.spec(root, op, config, specs, given)
+        if isinstance(found, str):
+            return match.miss(found)
         sources = self.sources([*cluster, root])
         view = View(sources, op, config, inputs, keys)
-        node = edit.change(root, op=op, inputs=inputs, config=config, params=keys, specs=(spec,), owner=Owner(name, 0, view))
+        node = edit.change(root, op=op, inputs=inputs, config=config, params=keys, specs=(found,), owner=Owner(name, 0, view))
         if arrays:
             edit.set_params(node, arrays)
             node = nodes[name]
@@ -94,8 +93,10 @@ class Raising:
     def bases(self, params: Mapping[str, tuple[Node | str, Shape]], edit: Edit) -> dict[str, str]:
         """Slot -> the key of the array that a constant holds, as the graph had it."""
         keys = {slot: one if isinstance(one, str) else one.params["value"] for slot, (one, _) in params.items()}
-        reshaped = self.reshapes.get(edit)
-        return {slot: reshaped.get(key, key) for slot, key in keys.items()} if reshaped else keys
+        if not self.reshapes:
+            return keys
+        reshaped = self.reshaped(edit)
+        return {slot: reshaped.get(key, key) for slot, key in keys.items()}
 
     def absorb(
         self,
@@ -169,13 +170,12 @@ class Raising:
                 sources.setdefault(one.name, one.fed_by(tuple([moved.get(ref, ref) for ref in one.inputs])) if touched else one)
         return tuple(sources.values())
 
-    def spec(
-        self, root: Node, op: str, config: Mapping[str, Any], inputs: Sequence[Spec], params: Mapping[str, tuple[int, ...]]
-    ) -> Spec | str:
+    def spec(self, root: Node, op: str, config: Mapping[str, Any], inputs: Sequence[Spec], params: Mapping[str, Array]) -> Spec | str:
         """What is known of the canonical node's value, from its operation and from the root; or why these do not fit."""
         known = root.specs[0].shape
+        shapes = {slot: array.shape for slot, array in params.items()}
         try:
-            inferred = infer_shape(Node(root.name, op, root.inputs, config), [spec.shape for spec in inputs], params)
+            inferred = infer_shape(Node(root.name, op, root.inputs, config), [spec.shape for spec in inputs], shapes)
         except ValueError as error:
             return str(error)
         if inferred is None or inferred == known:

@@ -8,7 +8,7 @@ from tfpasses.frontends.graph_def.kinds import has_no_names_of_its_own, is_saved
 from tfpasses.frontends.graph_def.read import Source, from_graph_def
 from tfpasses.frontends.graph_def.saved_model import from_saved_model, save_saved_model
 from tfpasses.frontends.graph_def.session import from_session
-from tfpasses.frontends.graph_def.write import to_graph_def, write
+from tfpasses.frontends.graph_def.write import to_bytes, to_graph_def, write
 
 __all__ = [
     "Source",
@@ -28,6 +28,7 @@ __all__ = [
     "save_graph_def",
     "save_keras",
     "save_saved_model",
+    "to_bytes",
     "to_graph_def",
     "write",
 ]

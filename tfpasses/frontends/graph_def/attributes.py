@@ -51,6 +51,10 @@ class Attributes(Mapping[str, Any]):
             raise KeyError(key)
         return plain(attributes[key])
 
+    def get(self, key: str, default: Any = None) -> Any:
+        """As every mapping has it; here without an exception, since what a node waits for is asked of all."""
+        return self[key] if key == "_control" or key in self.of.attr else default
+
     def __iter__(self) -> Iterator[str]:
         return (key for key, value in sorted(self.of.attr.items()) if key[:1] != "_" and value.WhichOneof("value") != "tensor")
 

@@ -10,8 +10,27 @@ import tensorflow as tf
 
 from tfpasses.graph import Array, Node, Spec, channel_axis
 
-__all__ = ["bias_add", "binary", "cast", "const", "handle", "identity", "identity_n", "node_def", "read_variable"]
+__all__ = [
+    "FEWEST_STORED",
+    "STORED",
+    "bias_add",
+    "binary",
+    "cast",
+    "const",
+    "handle",
+    "identity",
+    "identity_n",
+    "node_def",
+    "read_variable",
+    "tensor_proto",
+]
 
+TensorProto = type(tf.make_tensor_proto(0))
+TensorShape = type(tf.TensorShape([]).as_proto())
+STORED = {np.dtype(one.as_numpy_dtype): one.as_datatype_enum for one in (tf.float32, tf.float64, tf.int32, tf.int64)}
+"""The dtypes of which a TensorProto holds arrays as their bytes,"""
+FEWEST_STORED = 2
+"""of so many elements or more."""
 MOST_BIASED = 5
 """The most axes, and 3 the fewest, of channels-first values that TensorFlow's BiasAdd takes."""
 
@@ -34,8 +53,16 @@ DTYPES = ("T", "SrcT", "DstT", "dtype")
 
 def const(name: str, array: Array) -> Any:
     """A constant."""
-    tensor = tf.make_tensor_proto(np.asarray(array))
-    return node_def(name, "Const", value=tf.compat.v1.AttrValue(tensor=tensor), dtype=array.dtype.name)
+    return node_def(name, "Const", value=tf.compat.v1.AttrValue(tensor=tensor_proto(array)), dtype=array.dtype.name)
+
+
+def tensor_proto(array: Array) -> Any:
+    """An array as a TensorProto: what `tf.make_tensor_proto` makes of it, in a tenth of its time."""
+    dtype = STORED.get(array.dtype)
+    if dtype is None or array.size < FEWEST_STORED:
+        return tf.make_tensor_proto(np.asarray(array))
+    shape = TensorShape(dim=[TensorShape.Dim(size=size) for size in array.shape])
+    return TensorProto(dtype=dtype, tensor_shape=shape, tensor_content=array.tobytes())
 
 
 def identity(name: str, value: str, dtype: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -12,17 +12,29 @@ import tensorflow as tf
 
 from tfpasses.frontends.graph_def.loops import LOOP, Loop
 from tfpasses.frontends.graph_def.lower import lowered, value_name
-from tfpasses.frontends.graph_def.node_defs import bias_add, cast, const, handle, identity, identity_n, read_variable
+from tfpasses.frontends.graph_def.node_defs import (
+    FEWEST_STORED,
+    STORED,
+    bias_add,
+    cast,
+    const,
+    handle,
+    identity,
+    identity_n,
+    read_variable,
+    tensor_proto,
+)
 from tfpasses.frontends.graph_def.parts import copied, without_lost_colocations
 from tfpasses.frontends.graph_def.read import Source, Variable
+from tfpasses.frontends.graph_def.wire import Content, graph_bytes, is_content_of, without_content, without_value
 from tfpasses.graph import Array, Graph, Node, Ref, UnsupportedModelError, View
 
-__all__ = ["MOST_BYTES", "Written", "to_graph_def", "write"]
+__all__ = ["MOST_BYTES", "Written", "to_bytes", "to_graph_def", "write"]
 
 MOST_BYTES = (1 << 31) - 1
 """What a protocol buffer can hold."""
-STORED = {np.dtype(one.as_numpy_dtype): one.as_datatype_enum for one in (tf.float32, tf.float64, tf.int32, tf.int64)}
-"""The dtypes whose arrays a TensorProto holds as bytes."""
+LARGE = 1 << 16
+"""Arrays of so many bytes are worth the trouble not to copy them."""
 
 
 @attrs.frozen(eq=False)
@@ -44,24 +56,41 @@ def to_graph_def(graph: Graph) -> Any:
     Raises `UnsupportedModelError` for a graph that was not read from a GraphDef, that reads variables (write the kind it was read from),
     or beyond the 2 GB that a GraphDef can hold.
     """
-    written = write(graph)
-    if written.variables:
-        first = next(iter(written.variables.values())).name
-        raise UnsupportedModelError(
-            f"graph {graph.name}: reads variables ({first}, ..), which a GraphDef does not hold; write a SavedModel"
-        )
-    return written.definition
+    return without_variables(graph).definition()
+
+
+def to_bytes(graph: Graph) -> bytes:
+    """The same GraphDef as a file holds it, made without the message, which takes less time and memory. Raises as `to_graph_def` does."""
+    writer = without_variables(graph)
+    writer.take_out_large()
+    return graph_bytes(writer.rest(), writer.nodes, writer.contents)
 
 
 def write(graph: Graph) -> Written:
     """The graph's GraphDef and variables. Raises `UnsupportedModelError`; see `to_graph_def`."""
+    return writer_of(graph).written()
+
+
+def writer_of(graph: Graph) -> Writer:
+    """The NodeDefs of a graph. Raises `UnsupportedModelError`; see `to_graph_def`."""
     if not isinstance(graph.source, Source):
         raise UnsupportedModelError(f"graph {graph.name} was not read from a GraphDef")
-    return Writer(graph, graph.source).written()
+    return Writer(graph, graph.source)
+
+
+def without_variables(graph: Graph) -> Writer:
+    """The same for a graph that reads no variables."""
+    writer = writer_of(graph)
+    if writer.variables:
+        first = next(iter(writer.variables.values())).name
+        raise UnsupportedModelError(
+            f"graph {graph.name}: reads variables ({first}, ..), which a GraphDef does not hold; write a SavedModel"
+        )
+    return writer
 
 
 class Writer:
-    """Collects the NodeDefs of a graph."""
+    """The NodeDefs of a graph."""
 
     def __init__(self, graph: Graph, source: Source) -> None:
         self.graph = graph
@@ -77,10 +106,11 @@ class Writer:
         """A value as NodeDefs name it."""
         self.arrays: dict[str, str] = {}
         """Key of a weight that is new -> the node that gives its value."""
-        self.contents: dict[str, Array] = {}
-        """The values of constants whose NodeDefs are still without: large arrays are copied once only."""
+        self.contents: dict[str, Content] = {}
+        """The values of constants whose NodeDefs are without: to copy large arrays takes long."""
         self.device = ""
         """Where the node that is being written lies."""
+        self.collect()
 
     @cached_property
     def taken(self) -> set[str]:
@@ -89,8 +119,8 @@ class Writer:
         inner = [*(one.name for view in views for one in view.sources), *(name for loop in self.loops for name in loop.nodes)]
         return {*self.source.nodes, *self.source.loops.inside, *self.graph.nodes, *inner}
 
-    def written(self) -> Written:
-        """All of it."""
+    def collect(self) -> None:
+        """Write every node."""
         graph = self.graph
         read, arrays, weights = self.source.nodes, self.source.arrays, graph.weights
         for name, node in graph.nodes.items():
@@ -105,27 +135,54 @@ class Writer:
                 self.write_source(node, node.inputs)
             else:
                 self.write_anew(node)
-        outputs = self.outputs()
+        self.outputs = self.named_outputs()
+        """The values of the graph's outputs, as `node:0`."""
         self.drop_waiting_for_the_gone()
         self.drop_unread_captures()
         self.refuse_what_is_too_large()
-        definition = tf.compat.v1.GraphDef()
-        for field in ("versions", "library"):
-            if self.source.definition.HasField(field):
-                getattr(definition, field).CopyFrom(getattr(self.source.definition, field))
+        for name, variable in self.source.variables.items():
+            if name in self.nodes:
+                value = graph.weights.get(variable.name, variable.value)
+                self.variables[name] = attrs.evolve(variable, value=value.reshape(variable.value.shape))
+
+    def written(self) -> Written:
+        """All of it."""
+        return Written(self.definition(), self.graph.inputs, tuple(self.outputs), self.variables)
+
+    def definition(self) -> Any:
+        """The NodeDefs as a GraphDef."""
+        definition = self.rest()
         add = definition.node.add
         for name, one in self.nodes.items():
             added = add()
             added.CopyFrom(one)  # a third faster than extend
             if name in self.contents:
-                added.attr["value"].tensor.tensor_content = self.contents[name].tobytes()
-        for name, variable in self.source.variables.items():
-            if name in self.nodes:
-                value = graph.weights.get(variable.name, variable.value)
-                self.variables[name] = attrs.evolve(variable, value=value.reshape(variable.value.shape))
-        return Written(definition, graph.inputs, tuple(outputs), self.variables)
+                tensor, array = self.contents[name]
+                value = added.attr["value"].tensor
+                value.CopyFrom(tensor)
+                value.tensor_content = array.tobytes()
+        return definition
 
-    def outputs(self) -> list[str]:
+    def rest(self) -> Any:
+        """A GraphDef without nodes."""
+        definition = tf.compat.v1.GraphDef()
+        for field in ("versions", "library"):
+            if self.source.definition.HasField(field):
+                getattr(definition, field).CopyFrom(getattr(self.source.definition, field))
+        return definition
+
+    def take_out_large(self) -> None:
+        """Take the values of large constants that nobody touched out of their NodeDefs."""
+        for name, array in self.source.arrays.items():
+            one, read = self.nodes.get(name), self.source.nodes.get(name)
+            if one is None or read is None or read.owner is None or one is not read.owner.source or one.op != "Const":
+                continue
+            tensor = one.attr["value"].tensor
+            if array.nbytes >= LARGE and is_content_of(tensor, array):
+                self.contents[name] = Content(without_content(tensor), array)
+                self.nodes[name] = without_value(one)
+
+    def named_outputs(self) -> list[str]:
         """The values of the graph's outputs, under the names that they had: where a node is gone, another of its name gives them."""
         wanted: dict[str, dict[int, Ref]] = {}
         texts = [self.value(ref) for ref in self.graph.outputs]
@@ -212,25 +269,17 @@ class Writer:
         if texts is None and array is None and name == source.name:
             self.nodes[name] = source
             return
-        new = type(source)()
-        if array is None:
-            new.CopyFrom(source)
-        else:
-            copy_but_value(source, new)
+        new = copied(source) if array is None else without_value(source)
         new.name = name
         if texts is not None:
-            control = [text for text in source.input if text[:1] == "^"]
-            del new.input[:]
-            new.input.extend([*texts, *control])
+            new.input[:] = [*texts, *(text for text in source.input if text[:1] == "^")]
         if array is not None:
-            old, tensor = source.attr["value"].tensor, new.attr["value"].tensor
-            if array.size > 1 and STORED.get(array.dtype) == old.dtype:
-                tensor.dtype = old.dtype
-                tensor.tensor_shape.CopyFrom(old.tensor_shape)
-                self.contents[name] = array
+            old = source.attr["value"].tensor
+            if array.size >= FEWEST_STORED and STORED.get(array.dtype) == old.dtype:
+                self.contents[name] = Content(without_content(old), array)
             else:
                 shape = [dim.size for dim in old.tensor_shape.dim]
-                tensor.CopyFrom(tf.make_tensor_proto(np.asarray(array).reshape(shape)))
+                new.attr["value"].tensor.CopyFrom(tensor_proto(np.asarray(array).reshape(shape)))
         self.nodes[name] = new
 
     # new nodes
@@ -312,7 +361,7 @@ class Writer:
         if sum(array.nbytes for array in arrays) < MOST_BYTES // 2 and not any(array.dtype.hasobject for array in arrays):
             return  # which is sooner said than summed up
         size = sum(one.ByteSize() for one in self.nodes.values() if one.op == "Const")
-        size += sum(array.nbytes for array in self.contents.values())
+        size += sum(content.array.nbytes for content in self.contents.values())
         if size > MOST_BYTES:
             raise UnsupportedModelError(f"graph {self.graph.name}: its constants take {size} bytes; a GraphDef holds at most {MOST_BYTES}")
 
@@ -324,11 +373,8 @@ class Writer:
         for name, one in self.nodes.items():
             kept = [text for text in one.input if text[:1] != "^" or text[1:] in self.nodes]
             if len(kept) < len(one.input):
-                new = type(one)()
-                new.CopyFrom(one)
-                del new.input[:]
-                new.input.extend(kept)
-                self.nodes[name] = new
+                self.nodes[name] = new = copied(one)
+                new.input[:] = kept
         placed = without_lost_colocations(self.nodes.values())
         self.nodes = {one.name: one for one in placed}
 
@@ -336,7 +382,7 @@ class Writer:
         """The placeholders that stand for variables which nothing reads any more."""
         captures = {name for name in self.source.variables if name in self.nodes and self.nodes[name].op == "Placeholder"}
         if captures:
-            for name in captures - set(read_names(self.nodes.values())):
+            for name in captures - {text.partition(":")[0] for one in self.nodes.values() for text in one.input}:
                 del self.nodes[name]
 
 
@@ -344,24 +390,6 @@ def device_of(view: View) -> str:
     """Where the last of a view's sources lies."""
     owner = view.sources[-1].owner
     return "" if owner is None else str(owner.source.device)
-
-
-def copy_but_value(source: Any, new: Any) -> None:
-    """Copy the NodeDef of a constant but for its value, which may be large."""
-    for field in ("op", "device"):
-        setattr(new, field, getattr(source, field))
-    new.input.extend(source.input)
-    for key in source.attr:
-        if key != "value":
-            new.attr[key].CopyFrom(source.attr[key])
-    for field in ("experimental_debug_info", "experimental_type"):
-        if source.HasField(field):
-            getattr(new, field).CopyFrom(getattr(source, field))
-
-
-def read_names(nodes: Iterable[Any]) -> Iterable[str]:
-    """The names of the nodes whose values NodeDefs read."""
-    return (text.partition(":")[0] for one in nodes for text in one.input)
 
 
 def is_as(node: Node, source: Any) -> bool:
