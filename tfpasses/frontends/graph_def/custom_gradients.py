@@ -42,6 +42,7 @@ class OwnGradient:
     """A weak reference to the graph where the node is: what TensorFlow registers is never let go."""
     name: str = ""
 
+    @tf.autograph.experimental.do_not_convert  # which would trace each step of the search for a tensor
     def __call__(self, operation: Any, *of_results: Any) -> Any:
         """The gradients of the node's inputs. TensorFlow gives no operation as it saves a function: then it is the one that was bound."""
         node = self.graph().get_operation_by_name(self.name) if operation is None else operation
