@@ -291,16 +291,14 @@ def check_written(graph: Graph, model: Any, read: Graph, source: Any, evaluator:
     try:
         off = misfit(graph, model, evaluator, inputs)
         if off is not None and (before := misfit(read, source, evaluator, inputs)) is not None:
-            yield f"the written model was not compared: Keras does not compute the model that went in as its layers say ({amount(before)})"
+            who = models.whose(read)
+            yield f"the written model was not compared: {who} does not compute the model that went in as its graph says ({amount(before)})"
             return
     except GraphError as error:
         yield f"the written model was not compared: {error}"
         return
     if off is not None:
-        raise VerificationError(
-            f"the written model does not compute the rewritten graph: {amount(off)}; "
-            "a custom layer whose get_config() does not tell all is a likely cause"
-        )
+        raise VerificationError(f"the written model does not compute the rewritten graph: {amount(off)}{models.likely_cause(graph)}")
 
 
 def misfit(graph: Graph, model: Any, evaluator: Evaluator, inputs: Mapping[str, Array]) -> OutputDifference | None:

@@ -329,6 +329,9 @@ def check_model(*paths: Path) -> None:
 
 def check_target(path: Path) -> None:
     """Refuse a model's file or folder that cannot be written before any work is done."""
+    inside = any(os.path.isfile(folder / name) for folder in path.absolute().parents for name in SAVED_MODEL)
+    if path.name in SAVED_MODEL or inside:
+        raise click.ClickException(f"{path}: lies in a SavedModel's folder; name that folder, or another place")
     if path.suffix and path.suffix not in MODEL_SUFFIXES and not os.path.isdir(path):
         kinds = ", ".join(MODEL_SUFFIXES)
         raise click.BadParameter(f"{path}: models are written as {kinds}, or as a SavedModel's folder, without an ending.", param_hint="-o")

@@ -22,18 +22,21 @@ __all__ = [
     "call",
     "copy_file",
     "evaluator",
+    "likely_cause",
     "opened",
     "read",
     "read_again",
     "read_file",
     "same_kind",
     "save_file",
+    "whose",
     "write",
 ]
 
 Names = Mapping[str, str]
 """Node of a graph -> its name when the written model is read again, where that differs."""
 SAVED_MODEL = "saved_model.pb"
+INSIDE = (SAVED_MODEL, "saved_model.pbtxt")
 GRAPH_DEFS = (".pb", ".pbtxt")
 KERAS = (".keras", ".h5", ".hdf5")
 META_GRAPH = ".meta"
@@ -58,7 +61,7 @@ class Selection:
         """Raise `UnsupportedModelError` where something is asked for that this kind of model does not have."""
         for name in () if self.lenient else ("inputs", "outputs", "signature", "tags"):
             if getattr(self, name) is not None and name not in taken:
-                raise UnsupportedModelError(f"{name}= is not for {kind}" + (f", which take {', '.join(taken)}" if taken else ""))
+                raise UnsupportedModelError(f"{name}= is not for {kind}" + (f"; there it is {' and '.join(taken)}" if taken else ""))
 
 
 EVERYTHING = Selection()
@@ -134,6 +137,18 @@ def call(model: Any, graph: Graph, values: Sequence[Array]) -> list[Array]:
     return keras.call_model(model, graph, values)
 
 
+def whose(graph: Graph) -> str:
+    """Who computes the model that a graph was read from."""
+    from tfpasses.frontends import graph_def
+
+    return "TensorFlow" if isinstance(graph.source, graph_def.Source) else "Keras"
+
+
+def likely_cause(graph: Graph) -> str:
+    """Why a model may compute something else than the graph that it was written from."""
+    return "; a custom layer whose get_config() does not tell all is a likely cause" if whose(graph) == "Keras" else "; please report it"
+
+
 # files
 
 
@@ -166,6 +181,8 @@ def save_file(graph: Graph, path: str | Path, model: Any = None) -> None:
     """
     from tfpasses.frontends import graph_def, keras
 
+    if Path(path).name in INSIDE:
+        raise UnsupportedModelError(f"{path}: is a part of a SavedModel; name the folder")
     of_tensorflow = isinstance(graph.source, graph_def.Source)
     if of_tensorflow and Path(path).suffix in KERAS:
         raise UnsupportedModelError(f"{path}: operations of TensorFlow are no Keras layers; name a folder (a SavedModel) or a .pb file")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfpasses.graph import Edit, Node, Ref
+from tfpasses.graph import Edit, Node, Ref, Spec
 from tfpasses.passes.raising.cluster import Raising, vector_axis
 from tfpasses.pattern import Match, Miss, Pattern, Rule, anything, op
 
@@ -49,23 +49,17 @@ VECTORS = ("gamma", "beta", "mean", "variance")
 def batch_norm_rules(raising: Raising) -> Sequence[Rule]:
     """The rules that raise to `BatchNorm`."""
 
-    def norm(match: Match, edit: Edit, x: Ref) -> Miss | None:
-        """A batch norm of `x` whose parameters were captured."""
+    def in_parts(match: Match, edit: Edit) -> Miss | None:
+        """Rsqrt, Mul, Sub and AddV2."""
+        x = match.ref("x")
         constants = {slot: match[slot] for slot in VECTORS if match.get(slot) is not None}
         epsilon = edit.weights[match["epsilon"].params["value"]]
-        rank = edit.spec(x).shape
-        if rank is None:
-            return match.miss("the rank of what it reads is not known")
-        placed = place(constants, len(rank), edit)
+        placed = place(constants, edit.spec(x), edit)
         if placed is None:
-            return match.miss("its parameters do not lie along one axis")
+            return match.miss("its parameters do not lie along one axis of what it reads")
         axis, size = placed
         config = {"axis": axis, "epsilon": float(np.float64(epsilon.reshape(())))}
         return raising(match, edit, "BatchNorm", (x,), config, {slot: (node, (size,)) for slot, node in constants.items()})
-
-    def in_parts(match: Match, edit: Edit) -> Miss | None:
-        """Rsqrt, Mul, Sub and AddV2."""
-        return norm(match, edit, match.ref("x"))
 
     def fused(match: Match, edit: Edit) -> Miss | None:
         """TensorFlow's fused operation, not in training."""
@@ -84,10 +78,12 @@ def batch_norm_rules(raising: Raising) -> Sequence[Rule]:
     def multiply_add(match: Match, edit: Edit) -> Miss | None:
         """A multiplication and an addition of constants per channel, what converters leave of a batch norm: mean 0 and variance 1."""
         x, scale, shift = match.ref("x"), match["gamma"], match["beta"]
-        rank = edit.spec(x).shape
-        placed = None if rank is None else place({"gamma": scale, "beta": shift}, len(rank), edit)
-        if placed is None:
-            return match.miss("its parameters do not lie along one axis")
+        placed = place({"gamma": scale, "beta": shift}, edit.spec(x), edit)
+        root = edit.nodes[match.root.name]
+        if placed is None or (root.op == "tf.BiasAdd" and root.config.get("data_format") == "NCHW"):
+            return match.miss("its parameters do not lie along one axis of what it reads")
+        if not all(np.isfinite(edit.weights[node.params["value"]].astype(np.float64)).all() for node in (scale, shift)):
+            return match.miss("its parameters are not finite, and a mean of 0 times infinity is no number")
         axis, size = placed
         dtype = edit.weights[scale.params["value"]].dtype
         computed = {"mean": np.zeros(size, dtype), "variance": np.ones(size, dtype)}
@@ -103,10 +99,13 @@ def batch_norm_rules(raising: Raising) -> Sequence[Rule]:
     ]
 
 
-def place(constants: dict[str, Node], rank: int, edit: Edit) -> tuple[int, int] | None:
-    """The axis along which all these constants lie, of a value of `rank` axes, and how long it is."""
-    found = {vector_axis(edit.spec(Ref(node.name)).dims, rank) for node in constants.values()}
-    sizes = {edit.weights[node.params["value"]].size for node in constants.values()}
-    if len(found) != 1 or None in found or len(sizes) != 1:
+def place(constants: dict[str, Node], spec: Spec, edit: Edit) -> tuple[int, int] | None:
+    """The axis of a value along which all these constants lie, and how long it is; None where they do not, or it may be another length."""
+    if spec.shape is None:
         return None
-    return found.pop() or 0, sizes.pop()
+    found = {vector_axis(edit.spec(Ref(node.name)).dims, spec.shape) for node in constants.values()}
+    sizes = {edit.weights[node.params["value"]].size for node in constants.values()}
+    axis = found.pop() if len(found) == 1 else None
+    if axis is None or len(sizes) != 1 or spec.shape[axis] not in sizes:
+        return None
+    return axis, sizes.pop()

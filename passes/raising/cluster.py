@@ -78,7 +78,8 @@ class Raising:
             return match.miss(found)
         sources = self.sources([*cluster, root])
         view = View(sources, op, config, inputs, keys)
-        node = edit.change(root, op=op, inputs=inputs, config=config, params=keys, specs=(found,), owner=Owner(name, 0, view))
+        origin = root.origin or (name,)
+        node = edit.put(Node(name, op, inputs, config, keys, (found,), root.call, Owner(name, 0, view), origin, edit.made_by))
         if arrays:
             edit.set_params(node, arrays)
             node = nodes[name]
@@ -163,8 +164,11 @@ class Raising:
             if not isinstance(view, View):
                 sources[node.name] = node
                 continue
-            same = view.inputs is node.inputs
-            moved = {} if same else {old: new for old, new in zip(view.inputs, node.inputs, strict=True) if old != new}
+            if view.inputs is node.inputs:
+                for one in view.sources:
+                    sources.setdefault(one.name, one)
+                continue
+            moved = {old: new for old, new in zip(view.inputs, node.inputs, strict=True) if old != new}
             for one in view.sources:
                 touched = moved and any(ref in moved for ref in one.inputs)
                 sources.setdefault(one.name, one.fed_by(tuple([moved.get(ref, ref) for ref in one.inputs])) if touched else one)
@@ -210,12 +214,13 @@ def does_nothing(name: str, edit: Edit) -> bool:
     return True
 
 
-def vector_axis(shape: Sequence[int | None], rank: int) -> int | None:
-    """Along which axis of a value of `rank` axes a constant of this shape differs, where that is one; None for anything else.
+def vector_axis(shape: Sequence[int | None], dims: Sequence[int | None]) -> int | None:
+    """Along which axis of a value of sizes `dims` a constant of this shape differs, where that is one; None for anything else.
 
-    A vector, and what has one element for all along every axis, lies along the last.
+    A vector lies along the last; a single element along an axis of size 1, the last of those that the constant has.
     """
-    long = [place for place, size in enumerate(shape) if size != 1]
-    if len(shape) > rank or not shape or len(long) > 1 or (not long and len(shape) not in (1, rank)):
+    start = len(dims) - len(shape)
+    long = [start + place for place, size in enumerate(shape) if size != 1]
+    if start < 0 or len(long) > 1:
         return None
-    return rank - len(shape) + long[0] if long else rank - 1
+    return long[0] if long else next((place for place in range(len(dims) - 1, max(start, 1) - 1, -1) if dims[place] == 1), None)

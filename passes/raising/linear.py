@@ -142,8 +142,8 @@ def linear_rules(raising: Raising) -> Sequence[Rule]:
     def bias(match: Match, edit: Edit) -> Miss | None:
         """A constant per channel, added to what a linear node gives."""
         node, linear, constant = edit.nodes[match.root.name], match["linear"], match["bias"]
-        view, rank = LinearView.of(linear, edit), len(edit.spec(Ref(linear.name)).dims)
-        axis = vector_axis(edit.spec(Ref(constant.name)).dims, rank)
+        view, dims = LinearView.of(linear, edit), edit.spec(Ref(linear.name)).dims
+        axis, rank = vector_axis(edit.spec(Ref(constant.name)).dims, dims), len(dims)
         if node.op == "tf.BiasAdd":
             axis = 1 if node.config.get("data_format") == "NCHW" and rank > 2 else rank - 1
         size = edit.weights[constant.params["value"]].size

@@ -196,15 +196,26 @@ def test_a_folder_of_other_things_is_not_replaced(refusal, kinds, tmp_path):
     assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
 
 
+@pytest.mark.parametrize("target", ["model/saved_model.pb", "model/inner", "saved_model.pb"])
+@pytest.mark.parametrize("command", ["run", "convert"])
+def test_nothing_is_written_into_a_saved_model(refusal, kinds, tmp_path, command, target):
+    shutil.copytree(kinds / "exported", tmp_path / "model")
+    before = {file: file.read_bytes() for file in (tmp_path / "model").rglob("*") if file.is_file()}
+    words = (tmp_path / "model", *FOLD, "-o", tmp_path / target) if command == "run" else (tmp_path / "model", tmp_path / target)
+    assert "lies in a SavedModel's folder; name that folder" in refusal(command, *words)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
 def test_options_of_another_kind(refusal, kinds):
     assert "signature= is not for" in refusal("show", kinds / "network.pb", "--signature", "serve")
     assert "inputs= is not for" in refusal("show", kinds / "network.keras", "--inputs", "image")
 
 
-def test_a_checkpoint_with_its_graph(cli, refusal, tmp_path, x):
+@pytest.mark.parametrize("resource", [True, False], ids=["by handle", "by reference"])
+def test_a_checkpoint_with_its_graph(cli, refusal, tmp_path, x, resource):
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         image = tf.compat.v1.placeholder("float32", (None, *SHAPE), name="image")
-        kernel = tf.compat.v1.get_variable("kernel", (3, 3, 4, 5))
+        kernel = tf.compat.v1.get_variable("kernel", (3, 3, 4, 5), use_resource=resource)
         vectors = [tf.constant(np.linspace(0.5, 2, 5, dtype="float32"))] * 4
         y = tf.compat.v1.nn.fused_batch_norm(tf.nn.conv2d(image, kernel, 1, "SAME"), *vectors, is_training=False)[0]
         tf.identity(y, name="y")
@@ -213,6 +224,9 @@ def test_a_checkpoint_with_its_graph(cli, refusal, tmp_path, x):
         before = session.run("y:0", {"image:0": x})
     assert "name them (--inputs, --outputs)" in refusal("show", tmp_path / "model.ckpt.meta")
     names = ("--inputs", "image", "--outputs", "y")
+    for target in ("converted", "converted.pb"):
+        cli("convert", tmp_path / "model.ckpt.meta", tmp_path / target, *names)
+        assert cli("verify", tmp_path / "model.ckpt.meta", tmp_path / target, *names[:2], "--outputs", "y").stdout.split()[-1] == "ok"
     cli("run", tmp_path / "model.ckpt.meta", *FOLD, "-o", tmp_path / "out.meta", *names)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         tf.compat.v1.train.import_meta_graph(str(tmp_path / "out.meta")).restore(session, str(tmp_path / "out"))

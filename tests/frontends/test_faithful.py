@@ -134,7 +134,7 @@ def test_where_keras_adds_a_bias_to_the_wrong_axis_it_does_so_before_and_after(w
     assert len(result.rewrites) == 1  # no shift is moved
     notes = [remark.reason for remark in result.remarks if remark.pass_name == "write"]
     assert [note.partition(" (")[0] for note in notes] == (
-        ["the written model was not compared: Keras does not compute the model that went in as its layers say"] if width == 4 else []
+        ["the written model was not compared: Keras does not compute the model that went in as its graph says"] if width == 4 else []
     )
 
 

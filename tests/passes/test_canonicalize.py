@@ -615,3 +615,107 @@ def test_a_variable_that_a_function_writes_is_no_constant():
     first, second = ([np.asarray(call(x)) for _ in range(2)] for call in (network, result.model))
     np.testing.assert_array_equal(first, second)
     assert not np.array_equal(*first)  # the second call sees what the first one wrote
+
+
+# one constant in several places
+
+
+def normed(y):
+    return batch_norm(y, [False] * 5, RAW.AddV2)
+
+
+def product(x, kernel, **options):
+    return RAW.MatMul(a=x, b=kernel, **options)
+
+
+def tied(x, turn):
+    kernel = tf.constant(draw(C, C))
+    hidden = RAW.Relu(features=normed(product(x, kernel)))
+    return product(hidden, kernel, transpose_b=True) if turn else product(hidden, tf.reshape(tf.reshape(kernel, (C * C,)), (C, C)))
+
+
+def limited(x):
+    bias = tf.constant(np.array([1.5], "float32"))
+    y = normed(tf.reshape(product(x, tf.constant(draw(C, 1))) + bias, (-1, 1)) * tf.ones((1, C)))
+    return tf.minimum(tf.maximum(y, 0.0), bias)
+
+
+SHARED = {
+    "a matrix and its transpose": lambda x: tied(x, True),
+    "a matrix and the same in another shape": lambda x: tied(x, False),
+    "a bias and a limit": limited,
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_what_else_reads_a_constant_sees_it_as_it_was(name):
+    definition = built(SHARED[name], x=(None, C))
+    graph = folded(definition)
+    assert_function_kept(definition, graph, (4, C))
+
+
+def test_a_tied_kernel_stays_two_variables_that_train():
+    kernel = tf.Variable(draw(C, C), name="kernel")
+
+    @tf.function(input_signature=[tf.TensorSpec((None, C), tf.float32)])
+    def network(x):
+        hidden = RAW.Relu(features=batch_norm(RAW.MatMul(a=x, b=kernel), [False] * 5, RAW.AddV2))
+        return RAW.MatMul(a=hidden, b=kernel, transpose_b=True)
+
+    result = tfpasses.run(network.get_concrete_function(), "fold-batch-norms", verify="numeric")
+    assert "BatchNorm" not in ops_of(result.graph)
+    x = tf.constant(draw(4, C))
+    with tf.GradientTape() as tape:
+        y = result.model(x)
+    np.testing.assert_allclose(y, network(x), rtol=1e-5, atol=1e-5)
+    assert all(gradient is not None for gradient in tape.gradient(y, result.model.trainable_variables))
+    assert len(result.model.trainable_variables) == 3  # both kernels and the new bias
+
+
+def test_one_constant_in_two_slots_of_a_batch_norm():
+    def build(x):
+        both = tf.constant(GAMMA + 2)
+        inner = x * tf.constant(BETA + 2) + tf.constant(MEAN)
+        return RAW.Relu(features=inner * both + both)
+
+    definition = built(build, x=X)
+    graph = folded(definition)
+    assert ops_of(graph) == ["BatchNorm", "Relu"]
+    assert_function_kept(definition, graph, X)
+
+
+def test_a_bias_of_channels_first_behind_a_multiplication_is_no_batch_norm_of_the_last_axis():
+    def build(x):
+        y = conv(x, filters=6, size=1) * tf.constant(draw(6, seed=3) + 2)
+        return RAW.BiasAdd(value=y, bias=tf.constant(draw(6, seed=4)), data_format="NCHW")
+
+    definition = built(build, x=(None, 6, 6, 4))
+    graph = folded(definition)
+    assert "tf.BiasAdd" in ops_of(graph)
+    assert_function_kept(definition, graph, (2, 6, 6, 4))
+
+
+def test_parameters_along_an_axis_of_unknown_length_may_broadcast_it():
+    definition = built(
+        lambda x: RAW.MatMul(a=x * tf.constant(draw(8) + 2) + tf.constant(draw(8, seed=2)), b=tf.constant(draw(8, 4))), x=(None, None)
+    )
+    graph = folded(definition)
+    assert "BatchNorm" not in ops_of(graph)
+    assert_function_kept(definition, graph, (3, 1))
+
+
+def test_a_multiplication_by_what_is_no_number_is_left_as_it_is():
+    scale = np.array([1, np.nan, np.inf, 2, 3], "float32")
+    definition = built(lambda x: conv(x) * tf.constant(scale) + tf.constant(BETA), x=X)
+    result = tfpasses.run(from_graph_def(definition, outputs=["out"]), "fold-batch-norms", verify="numeric")
+    assert "BatchNorm" not in ops_of(result.graph)
+
+
+def test_numbers_of_bfloat16_are_verified():
+    def build(x):
+        kernel, vectors = (tf.constant(draw(1, 1, C, C), "bfloat16"), [tf.constant(v, "bfloat16") for v in (MEAN, VARIANCE, BETA, GAMMA)])
+        y = conv(x, kernel=kernel)
+        return tf.nn.batch_normalization(y, *vectors, tf.constant(1e-3, "bfloat16"))
+
+    definition = built(build, dtype="bfloat16", x=X)
+    assert tfpasses.run(from_graph_def(definition, outputs=["out"]), "fold-batch-norms", verify="numeric").verdicts

@@ -62,7 +62,8 @@ class TensorFlowEvaluator:
                 state.update((Ref(node.name, index), value) for index, value in enumerate(outputs) if Ref(node.name, index) not in given)
                 for ref in dead[number]:
                     state.pop(ref, None)
-            return [np.asarray(state[ref] if state[ref] is not None else self._zeros(graph.spec(ref), dtype)) for ref in fetches]
+            found = [state[ref] if state[ref] is not None else self._zeros(graph.spec(ref), dtype) for ref in fetches]
+            return [np.asarray(value.numpy()) for value in found]  # of a bfloat16 number NumPy cannot ask the tensor itself
 
         return run
 

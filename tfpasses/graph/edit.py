@@ -128,8 +128,12 @@ class Edit:
         """Change fields of a node (not its name). Gives the changed node."""
         if "name" in fields:
             raise GraphError(f"node {node.name}: `change` gives no other name; add a node and `replace` this one by it")
-        current, name = self._current(node), node.name
-        changed = current.but(**{"origin": current.origin or (name,), "made_by": self.made_by, **fields})
+        current = self._current(node)
+        return self.put(current.but(**{"origin": current.origin or (current.name,), "made_by": self.made_by, **fields}))
+
+    def put(self, changed: Node) -> Node:
+        """Let a node take the place of the one of its name, as it is (`change` says where it comes from, and who made it)."""
+        current, name = self._current(changed), changed.name
         if changed.inputs is not current.inputs:
             for ref in changed.inputs:
                 if ref.node not in self.nodes:
@@ -165,13 +169,15 @@ class Edit:
             keys = {node.params[slot] for node in group if slot in node.params}
             if len(keys) > 1:
                 raise GraphError(f"node {group[0].name}: {slot} is not one weight among {', '.join(sorted(names))}")
-            key = keys.pop() if keys else self._fresh_key(f"{group[0].owner.layer if group[0].owner else group[0].name}/{slot}")
+            key = keys.pop() if keys else ""
+            if not key or any(other == key and place != slot for node in group for place, other in node.params.items()):
+                key = self._fresh_key(f"{group[0].owner.layer if group[0].owner else group[0].name}/{slot}")  # new, or another slot's too
             others = [name for name in self.weight_users.get(key, ()) if name not in names]
             if others:
                 raise GraphError(f"node {group[0].name}: {slot} is shared with {', '.join(others)}; change all of them or none")
             self._set_weight(key, array)
             for i, node in enumerate(group):
-                params = node.params if slot in node.params else {**node.params, slot: key}
+                params = node.params if node.params.get(slot) == key else {**node.params, slot: key}
                 group[i] = self.change(node, params=params)
 
     def set_input(self, node: Node, position: int, ref: Ref) -> Node:

@@ -38,22 +38,27 @@ class Attributes(Mapping[str, Any]):
     counted in; `_control` are the names of the nodes that it waits for.
     """
 
-    __slots__ = ("of",)
+    __slots__ = ("of", "waits")
 
-    def __init__(self, node: Any) -> None:
+    def __init__(self, node: Any, waits: bool = True) -> None:
+        """`waits` may be False where it is known that the node waits for nothing: that is asked of all."""
         self.of = node
+        self.waits = waits
 
     def __getitem__(self, key: str) -> Any:
         if key == "_control":
-            return [text[1:] for text in self.of.input if text[:1] == "^"]
+            return [text[1:] for text in self.of.input if text[:1] == "^"] if self.waits else []
         attributes = self.of.attr
         if key not in attributes:  # a protocol buffer's map makes what it is asked for
             raise KeyError(key)
         return plain(attributes[key])
 
     def get(self, key: str, default: Any = None) -> Any:
-        """As every mapping has it; here without an exception, since what a node waits for is asked of all."""
-        return self[key] if key == "_control" or key in self.of.attr else default
+        """As every mapping has it, in less time."""
+        if key == "_control":
+            return self[key] if self.waits else default
+        attributes = self.of.attr
+        return plain(attributes[key]) if key in attributes else default
 
     def __iter__(self) -> Iterator[str]:
         return (key for key, value in sorted(self.of.attr.items()) if key[:1] != "_" and value.WhichOneof("value") != "tensor")

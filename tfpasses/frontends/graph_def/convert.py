@@ -12,7 +12,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from tfpasses.frontends.evaluator import eagerly
 from tfpasses.frontends.graph_def.loop_contexts import tell_loops
 from tfpasses.frontends.graph_def.node_defs import identity
-from tfpasses.frontends.graph_def.parts import with_nodes
+from tfpasses.frontends.graph_def.parts import needed, node_of, with_nodes, without_lost_colocations
 from tfpasses.frontends.graph_def.saved_model import RewrittenSavedModel
 from tfpasses.frontends.graph_def.write import Written, write
 from tfpasses.graph import Graph
@@ -71,7 +71,9 @@ def serving(graph: Graph, written: Written) -> tuple[Any, list[Any]]:
     }
     specs = [tf.TensorSpec(*spec_of(graph, name), name=identifier(name)) for name in graph.inputs]
     results = [identifier(name) for name in graph.output_names]
-    nodes = [node for node in written.definition.node if node.name not in variables and node.name not in written.inputs]
+    references = {node.name for node in written.definition.node if node.op in ("Variable", "VariableV2")}
+    own = needed(written.definition.node, map(node_of, written.outputs))
+    nodes = without_lost_colocations(node for node in own if node.name not in variables and node.name not in written.inputs)
     definition = with_nodes(written.definition, nodes)
 
     def serve(*tensors: Any) -> Any:
@@ -79,7 +81,7 @@ def serving(graph: Graph, written: Written) -> tuple[Any, list[Any]]:
         fed = {f"{name}:0": tensor for name, tensor in zip(written.inputs, tensors, strict=True)}
         for name, variable in variables.items():
             inside.watch_variable(variable)
-            fed[f"{name}:0"] = inside.capture(variable.handle)
+            fed[f"{name}:0"] = variable.value() if name in references else inside.capture(variable.handle)
         wanted = [text for text in dict.fromkeys(written.outputs) if text not in fed]
         found = dict(zip(wanted, tf.graph_util.import_graph_def(definition, input_map=fed, return_elements=wanted, name=""), strict=True))
         tell_loops(inside, nodes)

@@ -16,7 +16,7 @@ from tfpasses.frontends.evaluator import TensorFlowEvaluator, cannot_compute, ea
 from tfpasses.frontends.graph_def.attributes import Attributes
 from tfpasses.frontends.graph_def.loops import LOOP, Loop
 from tfpasses.frontends.graph_def.nodes import Variable
-from tfpasses.frontends.graph_def.parts import copied, with_nodes, without_lost_colocations
+from tfpasses.frontends.graph_def.parts import copied, needed, node_of, with_nodes, without_lost_colocations
 from tfpasses.frontends.graph_def.read import Source
 from tfpasses.frontends.graph_def.write import Written, write
 from tfpasses.graph import Array, Graph, GraphError, Node
@@ -230,11 +230,14 @@ def run_function(definition: Any, inputs: Sequence[str], outputs: Sequence[str],
     """A ConcreteFunction from some placeholders of a GraphDef to some of its values; `variables` by the names of their handles."""
     known = {name: tf.Variable(variable.value) for name, variable in variables.items()}
     references = {node.name for node in definition.node if node.op in ("Variable", "VariableV2")}
-    definition = with_nodes(definition, without_lost_colocations(node for node in definition.node if node.name not in known))
+    own = needed(definition.node, map(node_of, (*inputs, *outputs)))
+    definition = with_nodes(definition, without_lost_colocations(node for node in own if node.name not in known))
 
     def imported() -> None:
         capture = tf.compat.v1.get_default_graph().capture
-        fed = {f"{name}:0": one.value() if name in references else capture(one.handle) for name, one in known.items()}
+        read = {node_of(text) for node in definition.node for text in node.input}
+        read |= set(map(node_of, outputs))
+        fed = {f"{name}:0": one.value() if name in references else capture(one.handle) for name, one in known.items() if name in read}
         tf.graph_util.import_graph_def(definition, input_map=fed, name="")
 
     wrapped = tf.compat.v1.wrap_function(imported, [])
@@ -257,6 +260,6 @@ def call_graph(graph: Graph, values: Sequence[Array]) -> list[Array]:
     try:
         function = function_around(written)
         fed = [tf.convert_to_tensor(value, graph.nodes[name].specs[0].dtype) for name, value in zip(graph.inputs, values, strict=True)]
-        return [np.asarray(value) for value in function(*fed)]
+        return [np.asarray(value.numpy()) for value in function(*fed)]
     except (tf.errors.OpError, ValueError, TypeError) as error:
         raise cannot_compute(f"graph {graph.name}", error) from error

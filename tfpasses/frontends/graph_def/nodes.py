@@ -119,7 +119,7 @@ def read_nodes(
         elif op == "Placeholder":
             nodes[node] = Node(node, "Input", (), EMPTY, EMPTY, specs, None, owner)
         else:
-            nodes[node] = Node(node, kind, row, Attributes(one), EMPTY, specs, None, owner)
+            nodes[node] = Node(node, kind, row, Attributes(one, len(one.input) > len(row)), EMPTY, specs, None, owner)
             if op in PASSED_ON:
                 parts = [elements.get(producer) for producer, _ in row]
                 if op in ("Shape", "Pack") or parts.count(None) < len(parts):  # these two tell something even where nothing is known

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -216,10 +216,11 @@ class Writer:
             and all(node.params.get(slot) == key for slot, key in view.params.items())
             and extra <= {"bias"}
             and all(self.graph.weights[key] is array for key, array in view.derived.items())
+            and not self.reads_changed(view)
         )
         if not same:
             self.device = device_of(view)
-            self.write_anew(node)
+            self.write_anew(node, next(iter(self.variables_of(view)), None))
             return
         anew = {old: new for old, new in zip(view.inputs, node.inputs, strict=True) if old != new}
         root = self.fresh(f"{node.name}/without_bias") if extra else node.name
@@ -234,6 +235,20 @@ class Writer:
                 self.keep(cast(self.fresh(f"{bias}/Cast"), bias, stored, spec.dtype))
                 bias = next(reversed(self.nodes))
             self.keep(bias_add(node, root, bias, spec))
+
+    def reads_changed(self, view: View) -> bool:
+        """Whether an array has changed that the sources of a view read and the raised node does not: what it has of it is its own."""
+        named = set(view.params.values())
+        keys = [one.params["value"] for one in view.sources if one.op == "Const"]
+        keys += [variable.name for variable in self.variables_of(view)]
+        weights, arrays = self.graph.weights, self.source.arrays
+        return any(key not in named and key in weights and weights[key] is not arrays.get(key) for key in keys)
+
+    def variables_of(self, view: View) -> Iterator[Variable]:
+        """The variables whose handles the sources of a view read."""
+        if self.source.variables:
+            for one in view.sources:
+                yield from (self.source.variables[ref.node] for ref in one.inputs if ref.node in self.source.variables)
 
     def write_loop(self, node: Node, loop: Loop) -> None:
         """The nodes of a loop, on what it reads now."""
@@ -284,16 +299,16 @@ class Writer:
 
     # new nodes
 
-    def write_anew(self, node: Node) -> None:
-        """A node that passes made, or changed beyond what its sources can express."""
+    def write_anew(self, node: Node, like: Variable | None = None) -> None:
+        """A node that passes made, or changed beyond what its sources can express; arrays of its own become variables like `like`."""
         if node.op == "Const":
             self.keep(const(node.name, self.graph.weights[node.params["value"]]))
             return
-        params = {slot: self.param(node, slot) for slot in node.params}
+        params = {slot: self.param(node, slot, like) for slot in node.params}
         for one in lowered(node, self.graph, list(map(self.value, node.inputs)), params, self.fresh):
             self.keep(one)
 
-    def param(self, node: Node, slot: str) -> str:
+    def param(self, node: Node, slot: str, like: Variable | None = None) -> str:
         """The name of a node that gives the value of a parameter."""
         key = node.params[slot]
         if key in self.arrays:
@@ -306,8 +321,9 @@ class Writer:
         elif source is not None and source.op == "Const" and self.source.arrays[key].shape == array.shape:
             self.write_source(source, ())
             name = key
-        elif any(other in self.handles for other in node.params.values()):
-            like = next(self.source.variables[self.handles[other]] for other in node.params.values() if other in self.handles)
+        elif (beside := next((self.handles[other] for other in node.params.values() if other in self.handles), None)) is not None:
+            name = self.new_variable(key, array, self.source.variables[beside])
+        elif like is not None:
             name = self.new_variable(key, array, like)
         else:
             name = self.fresh(key)
