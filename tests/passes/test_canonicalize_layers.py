@@ -147,3 +147,10 @@ def test_a_batch_norm_called_twice_proves_itself():
     result = tfpasses.run(frozen(model), FOLD, verify="numeric")
     assert ops_of(result.graph).count("BatchNorm") == 2
     assert all(verdict.ok for verdict in result.verdicts)
+
+
+@pytest.mark.parametrize(("axis", "shape"), [(1, (1, 6, 4)), (2, (5, 1, 4)), (3, (5, 6, 1)), (1, (1, 4)), (1, (1,))])
+def test_a_batch_norm_over_an_axis_of_size_one(axis, shape):
+    definition = frozen(chain(L.BatchNormalization(axis=axis), shape=shape))
+    (norm,) = [node for node in canonical(definition).nodes.values() if node.op == "BatchNorm"]
+    assert norm.config["axis"] == axis
