@@ -8,6 +8,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 BENCH_STAMP := .venv-bench/.installed
 MCT_STAMP := .venv-mct/.installed
+NC_STAMP := .venv-nc/.installed
 PYTEST := $(BIN)/pytest -n 2 --dist loadgroup -q
 PIP_QUIET := -qq --disable-pip-version-check
 
@@ -54,6 +55,13 @@ $(MCT_STAMP): constraints-mct.txt
 	@if .venv-mct/bin/pip install -q $(PIP_QUIET) model-compression-toolkit tensorflow -c constraints-mct.txt; then touch $@; else \
 		rm -rf .venv-mct; echo 'bench: model-compression-toolkit does not install here (it needs Python 3.11, for TensorFlow 2.15); going on without'; fi
 
+# Intel's toolkit is large and reads GraphDefs only, so it lives apart too. Where it does not install, its part is skipped.
+$(NC_STAMP): constraints.txt constraints-nc.txt
+	$(call make-venv,.venv-nc)
+	@echo 'bench: installing neural-compressor-tf into .venv-nc (TensorFlow comes with it: some minutes)'
+	@if .venv-nc/bin/pip install $(PIP_QUIET) neural-compressor-tf -c constraints.txt -c constraints-nc.txt; then touch $@; else \
+		rm -rf .venv-nc; echo 'bench: neural-compressor-tf does not install here; going on without'; fi
+
 demo: setup
 	@$(BIN)/python demo/digits.py
 
@@ -79,7 +87,7 @@ types: $(STAMP)
 	@$(BIN)/mypy
 
 # Each script of benchmarks/ in turn (names that start with _ are helpers); all run, any failure counts.
-bench: $(BENCH_STAMP) $(MCT_STAMP)
+bench: $(BENCH_STAMP) $(MCT_STAMP) $(NC_STAMP)
 	@failed=''; log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
 	for script in benchmarks/[!_]*.py; do \
 		echo "=== $$script ==="; \
@@ -96,5 +104,5 @@ architectures: $(STAMP)
 	@$(BIN)/python docs/make_architectures.py
 
 clean:
-	rm -rf .venv .venv-bench .venv-mct build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-bench .venv-mct .venv-nc build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
