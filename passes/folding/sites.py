@@ -118,7 +118,7 @@ def loses_digits(linear: Node, affine: Affine, edit: Edit) -> str:
 
 def finite_in(dtype: str, array: Array) -> bool:
     """Whether all elements are numbers, as stored and in the dtype that the layer computes in (bfloat16 reaches as far as float32)."""
-    if dtype == "bfloat16" or array.dtype == dtype:
+    if dtype == "bfloat16" or array.dtype == dtype:  # noqa: PLR1714  # a tuple of them would be compared by another rule
         return finite(array)
     with np.errstate(over="ignore"):
         return finite(array) and finite(array.astype(dtype, copy=False))
