@@ -10,7 +10,7 @@ from typing import Any
 
 from tfpasses.frontends.graph_def.attributes import Dims, proto_shape
 
-__all__ = ["MOST_AXES", "Values", "shape_after"]
+__all__ = ["MOST_AXES", "OF_SHAPES", "Values", "shape_after"]
 
 Values = Callable[[int], Any]
 """The elements of an input that is a vector (or a number) known as the graph is read, as nested lists with None for those that are
@@ -351,3 +351,5 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("ResizeNearestNeighbor", "ResizeBilinear", "ResizeBicubic"), resize),
     "Fill": fill,
 }
+OF_SHAPES = frozenset([op for op, rule in RULES.items() if rule in (first, broadcast)])
+"""The operations whose rules ask for the shapes of their inputs alone."""

@@ -12,7 +12,7 @@ from tfpasses.frontends.graph_def.attributes import dtype_name
 from tfpasses.frontends.graph_def.wiring import MOST_OUTPUTS, shown
 from tfpasses.graph import GraphError, Spec
 
-__all__ = ["Signature", "output_dtypes", "signature", "signature_of"]
+__all__ = ["Signature", "output_dtypes", "plain_dtypes", "signature", "signature_of"]
 
 FIELDS: Mapping[str, str] = {
     **{"int": "i", "float": "f", "bool": "b", "type": "type", "string": "s", "shape": "shape", "tensor": "tensor", "func": "func"},

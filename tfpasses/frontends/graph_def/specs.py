@@ -9,8 +9,8 @@ from functools import lru_cache
 from typing import Any
 
 from tfpasses.frontends.graph_def.attributes import Dims, proto_shape
-from tfpasses.frontends.graph_def.shapes import MOST_AXES, Values, shape_after
-from tfpasses.frontends.graph_def.signatures import output_dtypes, signature, signature_of
+from tfpasses.frontends.graph_def.shapes import MOST_AXES, OF_SHAPES, Values, shape_after
+from tfpasses.frontends.graph_def.signatures import output_dtypes, plain_dtypes, signature, signature_of
 from tfpasses.graph import Spec
 
 __all__ = ["narrowed", "one_spec", "output_specs"]
@@ -28,6 +28,11 @@ def output_specs(node: Any, op: str, known: Sequence[Spec], values: Values, func
     definition = signature_of(op) or (signature(functions[op].signature) if op in functions else None)
     if definition is None:
         return None
+    if definition.plain is not None and op in OF_SHAPES and "_output_shapes" not in attributes:
+        types = tuple([attributes[name].type if name in attributes else default for name, default in definition.plain])
+        told = plain_specs(op, types, tuple(known))
+        if told is not None:
+            return told
     dtypes = output_dtypes(node, op, attributes, definition, known)
     if not dtypes:
         return ()
@@ -36,15 +41,25 @@ def output_specs(node: Any, op: str, known: Sequence[Spec], values: Values, func
         return tuple([one_spec(shape, dtype)[0] for shape, dtype in zip(shapes, dtypes, strict=True)])
     first = shape_after(node, op, shapes, values)
     if "_output_shapes" in attributes:
-        told = attributes["_output_shapes"].list.shape
-        if len(told) == len(dtypes):
-            specs = [one_spec(proto_shape(shape), dtype)[0] for shape, dtype in zip(told, dtypes, strict=True)]
+        said = attributes["_output_shapes"].list.shape
+        if len(said) == len(dtypes):
+            specs = [one_spec(proto_shape(shape), dtype)[0] for shape, dtype in zip(said, dtypes, strict=True)]
             return (*one_spec(narrowed(first, specs[0].shape), dtypes[0]), *specs[1:])
     return (
         one_spec(first, dtypes[0])
         if len(dtypes) == 1
         else (*one_spec(first, dtypes[0]), *[one_spec(None, dtype)[0] for dtype in dtypes[1:]])
     )
+
+
+@lru_cache(1 << 12)
+def plain_specs(op: str, types: tuple[int, ...], known: tuple[Spec, ...]) -> tuple[Spec, ...] | None:
+    """The same for a plain operation of `OF_SHAPES`, from the dtypes that its attributes tell; None where they do not fit."""
+    dtypes = plain_dtypes(op, types, tuple([spec.dtype for spec in known]))
+    if not dtypes:
+        return None
+    shape = shape_after(None, op, [spec.shape for spec in known], lambda place: None)
+    return (*one_spec(shape, dtypes[0]), *[one_spec(None, dtype)[0] for dtype in dtypes[1:]])
 
 
 def narrowed(shape: Dims, other: Dims) -> Dims:
