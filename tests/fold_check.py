@@ -12,7 +12,7 @@ from eager_groups import eager_groups
 from in_float64 import outputs, truth
 from keras_same import arrays_of, assert_same_arrays, configuration
 
-__all__ = ["assert_fold"]
+__all__ = ["assert_explained", "assert_fold", "assert_near"]
 
 FACTOR = 4
 LOOKS = 4
@@ -39,17 +39,21 @@ def assert_fold(
         assert all(new == old or old in taken for new, old in pairs)
     assert_explained(result)
     with eager_groups():
-        new = outputs(result.model, x)
-        if not all(map(close, new, own, exact, [unit] * len(own))):
-            jittered = [truth(model, x, unit, seed) for seed in range(LOOKS)]
-            for number, (ours, theirs, wanted) in enumerate(zip(new, own, exact, strict=True)):
-                assert close(ours, theirs, wanted, unit, [values[number] for values in jittered]), f"output {number}"
+        assert_near(outputs(result.model, x), own, exact, model, x, unit)
     if before is not None:
         assert_same_arrays(arrays_of(model), before[0])
         assert configuration(model) == before[1]
         with eager_groups():
             assert_same_arrays(outputs(model, x), own)
     return result
+
+
+def assert_near(new: list[np.ndarray], own: list[np.ndarray], exact: list[np.ndarray], model: keras.Model, x: Any, unit: float) -> None:
+    """`new` are outputs of what `model` was rewritten to, `own` those of what it was, `exact` the truth."""
+    if not all(map(close, new, own, exact, [unit] * len(own))):
+        jittered = [truth(model, x, unit, seed) for seed in range(LOOKS)]
+        for number, (ours, theirs, wanted) in enumerate(zip(new, own, exact, strict=True)):
+            assert close(ours, theirs, wanted, unit, [values[number] for values in jittered]), f"output {number}"
 
 
 def assert_explained(result: tfpasses.Result) -> None:
