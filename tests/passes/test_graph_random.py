@@ -79,7 +79,12 @@ def assert_same_through_both(plan, options, verify, form):
     assert all(verdict.ok for verdict in result.verdicts)
     assert_explained(result)
     found, expected = folds(result), folds(in_keras)
-    assert found.total() >= expected.total() if casts(plan, in_keras) else found == expected
+    if casts(plan, in_keras):
+        assert found.total() >= expected.total()
+    elif "merge" in expected:  # of two batch norms in a row, below a linear layer, which one goes first is a matter of the nodes' order
+        assert found.total() == expected.total()
+    else:
+        assert found == expected
     own, new = (called(form, one, x, len(result.graph.outputs)) for one in (source, result.model))
     with eager_groups():
         assert_near(new, own, truth(model, x), model, x, unit)
