@@ -181,6 +181,41 @@ def test_a_weight_that_was_shared_is_free_once_the_other_node_has_left():
     assert edit.weights["k"].sum() == 0
 
 
+def test_who_reads_a_weight_is_told_within_a_rewrite_as_it_is_then():
+    edit = Edit(shared_kernel())
+    edit.replace(edit.nodes["b"], Ref("a"))
+    assert edit.weight_users["k"] == ("a",)
+    edit.change(edit.nodes["a"], params={"kernel": "own"})
+    assert (edit.weight_users["k"], edit.weight_users["own"]) == ((), ("c", "a"))
+
+
+@pytest.mark.parametrize("asked", ["before", "within", "after"])
+def test_who_reads_a_weight_is_as_before_after_a_rollback(asked):
+    edit = Edit(shared_kernel())
+    edit.change(edit.nodes["c"], params={"kernel": "k"})
+    edit.savepoint()
+    if asked == "before":
+        assert edit.weight_users["k"] == ("a", "b", "c")
+    edit.replace(edit.nodes["b"], Ref("a"))
+    edit.add(node("d", "Dense", "x", params={"kernel": "own"}))
+    if asked == "within":
+        assert (set(edit.weight_users["k"]), edit.weight_users["own"]) == ({"a", "c"}, ("d",))
+    edit.rollback()
+    assert (set(edit.weight_users["k"]), edit.weight_users.get("own", ())) == ({"a", "b", "c"}, ())
+
+
+def test_a_node_that_takes_anothers_place_has_its_users_and_only_its_own_inputs():
+    edit = Edit(shared_kernel())
+    put = edit.put(node("b", "Relu", "x"))
+    assert edit.nodes["b"] is put
+    assert (dict(edit.users["a"]), dict(edit.users["x"]), dict(edit.users["b"])) == ({}, {("a", 0): 0, ("b", 0): 0}, {("c", 0): 0})
+
+
+def test_a_node_does_not_take_a_place_that_is_not_there():
+    with pytest.raises(GraphError, match="node z is not in the graph"):
+        Edit(shared_kernel()).put(node("z", "Relu", "x"))
+
+
 def test_a_weight_read_through_two_slots_has_one_user():
     twice = graph(node("x", "Input"), node("s", "my.Op", "x", params={"left": "k", "right": "k"}), outputs=["s"], weights={"k": [1]})
     assert twice.weight_users == {"k": ("s",)}
