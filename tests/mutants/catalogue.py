@@ -257,7 +257,7 @@ MUTANTS = (
     Mutant("batch norm in training", "passes/raising/batch_norms.py", 'node.config.get("is_training", True)', "False", RAISE),
     Mutant("epsilon of a fused batch norm", "passes/raising/batch_norms.py", 'node.config.get("epsilon", EPSILON)', "EPSILON", RAISE),
     Mutant(
-        "vector along the last axis always", "passes/raising/cluster.py", "rank - len(shape) + long[0] if long", "rank - 1 if long", RAISE
+        "vector along the last axis always", "passes/raising/cluster.py", "return long[0] if long", "return len(dims) - 1 if long", RAISE
     ),
     Mutant("matrix not transposed", "passes/raising/linear.py", ".reshape(a, b).T", ".reshape(b, a)", RAISE),
     Mutant("second bias absorbed", "passes/raising/linear.py", 'if "bias" in linear.params or axis', "if axis", RAISE),
