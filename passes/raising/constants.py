@@ -83,4 +83,4 @@ def constant(match: Match, edit: Edit, raising: Raising, key: str) -> Miss | Non
     if shape is None or None in shape:
         return match.miss("its shape is not known")
     inputs = [ref for ref in edit.nodes[match.root.name].inputs if edit.nodes[ref.node].op == "Variable"]
-    return raising(match, edit, "Const", (), params={"value": (key, edit.weights[key].shape)}, outside=inputs)
+    return raising.constant(match, edit, key, inputs)

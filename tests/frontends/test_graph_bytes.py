@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import tfpasses
 import zoo
 from graph_defs import built, frozen, passed
-from tfpasses.frontends.graph_def import from_concrete_function, from_graph_def, to_bytes, to_graph_def
+from tfpasses.frontends.graph_def import from_concrete_function, from_graph_def, load_graph_def, to_bytes, to_graph_def
 from tfpasses.graph import Edit, UnsupportedModelError
 
 GraphDef = tf.compat.v1.GraphDef
@@ -90,6 +91,14 @@ def test_a_folded_network_is_the_message_too():
     assert written == to_graph_def(graph) and written != definition
 
 
+def test_a_graph_is_saved_as_these_bytes(tmp_path):
+    graph = changed(read(with_constant(np.zeros(LARGE, "float32"))), "constant", np.ones(LARGE, "float32"))
+    tfpasses.save(graph, tmp_path / "saved.pb")
+    assert (tmp_path / "saved.pb").read_bytes() == to_bytes(graph)
+    tfpasses.save(graph, tmp_path / "saved.pbtxt")
+    assert load_graph_def(tmp_path / "saved.pbtxt") == to_graph_def(graph)
+
+
 def test_versions_and_functions_leave_with_it():
     @tf.function(autograph=False)
     def called(x):
@@ -110,8 +119,6 @@ def test_a_graph_that_reads_variables_is_refused():
 
 
 def test_a_graph_that_is_keras_is_refused():
-    import tfpasses
-
     graph = tfpasses.from_keras(keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)]))
     with pytest.raises(UnsupportedModelError, match="was not read from a GraphDef"):
         to_bytes(graph)

@@ -13,9 +13,9 @@ from google.protobuf.message import DecodeError, EncodeError
 from tfpasses.frontends.graph_def.write import MOST_BYTES
 from tfpasses.graph import UnsupportedModelError, atomic_write
 
-__all__ = ["SUFFIXES", "load_graph_def", "save_graph_def"]
+__all__ = ["BINARY", "SUFFIXES", "load_graph_def", "save_graph_def"]
 
-SUFFIXES = (".pb", ".pbtxt")
+BINARY, TEXT = SUFFIXES = (".pb", ".pbtxt")
 
 
 def load_graph_def(path: str | Path) -> Any:
@@ -34,7 +34,7 @@ def load_graph_def(path: str | Path) -> Any:
         raise UnsupportedModelError(f"{file}: {size} bytes are more than a GraphDef can have; it may be truncated or of another kind")
     definition = tf.compat.v1.GraphDef()
     try:
-        if file.suffix == ".pb":
+        if file.suffix == BINARY:
             definition.ParseFromString(file.read_bytes())
         else:
             text_format.Parse(file.read_text("utf-8"), definition)
@@ -49,7 +49,7 @@ def load_graph_def(path: str | Path) -> Any:
 
 
 def save_graph_def(definition: Any, path: str | Path) -> None:
-    """Write a GraphDef as the suffix says.
+    """Write a GraphDef, or its bytes, as the suffix says.
 
     Raises `UnsupportedModelError` for another suffix and beyond 2 GB, `WriteError` where the file cannot be written.
     """
@@ -57,7 +57,10 @@ def save_graph_def(definition: Any, path: str | Path) -> None:
     if file.suffix not in SUFFIXES:
         raise UnsupportedModelError(f"{file}: GraphDefs are written as .pb or .pbtxt; give the name one of these endings")
     try:
-        data = definition.SerializeToString() if file.suffix == ".pb" else text_format.MessageToString(definition).encode()
+        if isinstance(definition, bytes):
+            data = definition
+        else:
+            data = definition.SerializeToString() if file.suffix == BINARY else text_format.MessageToString(definition).encode()
     except (EncodeError, ValueError) as error:
         raise UnsupportedModelError(f"{file}: a GraphDef holds at most {MOST_BYTES} bytes; write a SavedModel") from error
     with atomic_write(file) as beside:

@@ -11,13 +11,13 @@ import tensorflow as tf
 from tfpasses.frontends.graph_def.checkpoint import META, save_checkpoint
 from tfpasses.frontends.graph_def.concrete_function import from_concrete_function
 from tfpasses.frontends.graph_def.convert import as_function, as_saved_model, frozen
-from tfpasses.frontends.graph_def.files import SUFFIXES, save_graph_def
+from tfpasses.frontends.graph_def.files import BINARY, SUFFIXES, save_graph_def
 from tfpasses.frontends.graph_def.read import Source
 from tfpasses.frontends.graph_def.saved_model import NOT_KEPT, SavedModelContainer, save_saved_model
 from tfpasses.frontends.graph_def.saved_model_file import SAVED_MODEL
 from tfpasses.frontends.graph_def.saved_model_v1 import V1Container, V1SavedModel
 from tfpasses.frontends.graph_def.session import SessionContainer
-from tfpasses.frontends.graph_def.write import to_graph_def, write
+from tfpasses.frontends.graph_def.write import to_bytes, to_graph_def, write
 from tfpasses.graph import Graph, UnsupportedModelError, atomic_directory
 
 __all__ = ["has_no_names_of_its_own", "is_saved_model", "rebuilt", "save", "save_keras"]
@@ -74,12 +74,13 @@ def save(graph: Graph, path: str | Path, model: Any = None) -> None:
 
 
 def as_graph_def(graph: Graph, file: Path) -> Any:
-    """A graph as a GraphDef without variables."""
+    """A graph as a GraphDef without variables, or as the bytes of a file that holds it."""
     container = graph.source.container if isinstance(graph.source, Source) else None
     if isinstance(container, SavedModelContainer) and len(container.parts) > 1:
         names = sorted(name for part in container.parts for name in part.signatures)
         raise UnsupportedModelError(f"{file}: a GraphDef has no signatures; choose one of {', '.join(names)}")
-    return frozen(graph)
+    plain = isinstance(graph.source, Source) and not graph.source.variables
+    return to_bytes(graph) if plain and file.suffix == BINARY else frozen(graph)
 
 
 def save_keras(model: Any, path: str | Path) -> None:
