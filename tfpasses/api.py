@@ -175,9 +175,9 @@ def save(what: Any, path: str | Path, facts: str | Path | None = None) -> None:
     if result is not None and result.origin is not None and not result.changed and models.same_kind(result.origin, Path(path)):
         models.copy_file(result.origin, Path(path))
     else:
-        if isinstance(model, Graph):
+        if isinstance(model, Graph) and facts is not None:  # whose names the written model has
             model, names = models.write(model)
-        models.save_file(graph, path, model)
+        models.save_file(graph, path, None if isinstance(model, Graph) else model)
     if facts is not None:
         written = graph if isinstance(model, Graph) else models.read_again(model, graph)
         save_facts(facts, attrs.evolve(written, facts=rename_facts(graph.facts, names)))
