@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 import v1_graphs
-from tfpasses.frontends.graph_def.checkpoint import from_checkpoint, save_checkpoint
-from tfpasses.frontends.graph_def.write import write
+from tfpasses.frontends.graph_def.containers.checkpoint import from_checkpoint, save_checkpoint
+from tfpasses.frontends.graph_def.writing.writer import write
 from tfpasses.graph import UnsupportedModelError, WriteError, check_structure
 from v1_graphs import KINDS, names, run
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfpasses.frontends.graph_def.concrete_function import from_concrete_function
-from tfpasses.frontends.graph_def.write import write
+from tfpasses.frontends.graph_def.containers.concrete_function import from_concrete_function
+from tfpasses.frontends.graph_def.writing.writer import write
 from tfpasses.graph import Edit, GraphError, Slot, UnsupportedModelError, check_structure
 
 VECTOR = tf.TensorSpec((2,), tf.float32, "x")

@@ -597,7 +597,7 @@ def test_functions_that_call_one_another_a_thousand_deep_are_read():
 
 
 def test_a_function_that_is_called_often_is_read_once(monkeypatch):
-    from tfpasses.frontends.graph_def import functions
+    from tfpasses.frontends.graph_def.functions import library as functions
 
     counts = {"flatten": 0, "template_of": 0}
     for name in counts:
@@ -619,7 +619,7 @@ def test_a_function_that_is_called_often_is_read_once(monkeypatch):
 
 
 def test_of_arguments_of_ever_other_shapes_only_some_are_told_apart(monkeypatch):
-    from tfpasses.frontends.graph_def import functions
+    from tfpasses.frontends.graph_def.functions import library as functions
 
     monkeypatch.setattr(functions, "MOST_KINDS", 3)
     graph = from_graph_def(library(function(RELU)))

@@ -212,7 +212,7 @@ LACKING = {"batch norm": 5, "reshape, packed": 1, "halves": 4}
 def test_operations_that_keep_the_shape_do_so_by_their_own_definition():
     from tensorflow.python.framework import op_def_registry
 
-    from tfpasses.frontends.graph_def.shapes import BROADCAST, SAME
+    from tfpasses.frontends.graph_def.reading.shapes import BROADCAST, SAME
 
     for name in (*SAME, *BROADCAST):
         definition = op_def_registry.get(name)

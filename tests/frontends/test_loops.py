@@ -12,7 +12,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 import tfpasses
 from graph_defs import built, canonical, compute, draw, ops_of, passed
 from tfpasses.frontends.graph_def import from_graph_def, from_session, graph_def_evaluator, to_graph_def
-from tfpasses.frontends.graph_def.node_defs import node_def
+from tfpasses.frontends.graph_def.protos.node_defs import node_def
 from tfpasses.graph import Edit, GraphError, Node, Ref, Spec, UnsupportedModelError, check_structure
 from tfpasses.passes.raising.calls import call_rules
 from tfpasses.pattern import RuleSet

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfpasses.frontends.graph_def.saved_model import NOT_KEPT, from_saved_model, save_saved_model
-from tfpasses.frontends.graph_def.write import write
+from tfpasses.frontends.graph_def.containers.saved_model import NOT_KEPT, from_saved_model, save_saved_model
+from tfpasses.frontends.graph_def.writing.writer import write
 from tfpasses.graph import Slot, UnsupportedModelError, WriteError, check_structure
 
 X = tf.constant(np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32"))

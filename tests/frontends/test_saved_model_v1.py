@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 import v1_graphs
-from tfpasses.frontends.graph_def.saved_model import from_saved_model, save_saved_model
-from tfpasses.frontends.graph_def.write import write
+from tfpasses.frontends.graph_def.containers.saved_model import from_saved_model, save_saved_model
+from tfpasses.frontends.graph_def.writing.writer import write
 from tfpasses.graph import Slot, UnsupportedModelError, check_structure
 from v1_graphs import KINDS, X, names, run
 

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 import tfpasses
 import v1_graphs
-from tfpasses.frontends.graph_def.session import from_session
-from tfpasses.frontends.graph_def.write import write
+from tfpasses.frontends.graph_def.containers.session import from_session
+from tfpasses.frontends.graph_def.writing.writer import write
 from tfpasses.graph import Edit, GraphError, Node, Ref, UnsupportedModelError, check_structure
 from v1_graphs import KINDS, names, run
 

@@ -279,11 +279,11 @@ MUTANTS = (
         (*RAISE, *CONTAINERS),
     ),
     # writing a tf.Graph
-    Mutant("changed constant not written", "tfpasses/frontends/graph_def/write.py", "array = now", "pass", (*RAISE, *CONTAINERS)),
-    Mutant("view written as it was read", "tfpasses/frontends/graph_def/write.py", 'and extra <= {"bias"}', "", RAISE),
+    Mutant("changed constant not written", "tfpasses/frontends/graph_def/writing/writer.py", "array = now", "pass", (*RAISE, *CONTAINERS)),
+    Mutant("view written as it was read", "tfpasses/frontends/graph_def/writing/writer.py", 'and extra <= {"bias"}', "", RAISE),
     Mutant(
         "inputs of a view not renamed",
-        "tfpasses/frontends/graph_def/write.py",
+        "tfpasses/frontends/graph_def/writing/writer.py",
         "zip(view.inputs, node.inputs, strict=True) if old != new}",
         "zip(view.inputs, node.inputs, strict=True) if False}",
         RAISE,

@@ -12,7 +12,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from graph_defs import compute
 from tfpasses.frontends.graph_def import from_graph_def, to_graph_def
 from tfpasses.frontends.graph_def.read import Variable
-from tfpasses.frontends.graph_def.write import write
+from tfpasses.frontends.graph_def.writing.writer import write
 from tfpasses.graph import Edit, check_structure
 from tfpasses.passes.raising.calls import call_rules
 from tfpasses.pattern import RuleSet

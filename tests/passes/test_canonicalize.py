@@ -515,7 +515,7 @@ def test_other_precisions(dtype):
 
 
 def test_constants_beyond_what_a_graph_def_can_hold_are_refused(monkeypatch):
-    monkeypatch.setattr(importlib.import_module("tfpasses.frontends.graph_def.write"), "MOST_BYTES", 1000)
+    monkeypatch.setattr(importlib.import_module("tfpasses.frontends.graph_def.writing.writer"), "MOST_BYTES", 1000)
     graph = folded(built(lambda x: fused(conv(x)).y, x=X))
     with pytest.raises(UnsupportedModelError, match=r"its constants take \d+ bytes; a GraphDef holds at most 1000"):
         to_graph_def(graph)

@@ -10,11 +10,11 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from tfpasses.frontends.evaluator import eagerly
-from tfpasses.frontends.graph_def.loop_contexts import tell_loops
-from tfpasses.frontends.graph_def.node_defs import identity
-from tfpasses.frontends.graph_def.parts import needed, node_of, with_nodes, without_lost_colocations
-from tfpasses.frontends.graph_def.saved_model import RewrittenSavedModel
-from tfpasses.frontends.graph_def.write import Written, write
+from tfpasses.frontends.graph_def.containers.loop_contexts import tell_loops
+from tfpasses.frontends.graph_def.containers.saved_model import RewrittenSavedModel
+from tfpasses.frontends.graph_def.protos.node_defs import identity
+from tfpasses.frontends.graph_def.protos.parts import needed, node_of, with_nodes, without_lost_colocations
+from tfpasses.frontends.graph_def.writing.writer import Written, write
 from tfpasses.graph import Graph
 
 __all__ = ["as_function", "as_saved_model", "frozen"]

@@ -13,12 +13,12 @@ from tensorflow.python.eager import context, execute
 from tensorflow.python.framework import op_def_registry
 
 from tfpasses.frontends.evaluator import TensorFlowEvaluator, cannot_compute, eagerly
-from tfpasses.frontends.graph_def.attributes import Attributes
-from tfpasses.frontends.graph_def.loops import LOOP, Loop
-from tfpasses.frontends.graph_def.nodes import Variable
-from tfpasses.frontends.graph_def.parts import copied, needed, node_of, with_nodes, without_lost_colocations
+from tfpasses.frontends.graph_def.protos.attributes import Attributes
+from tfpasses.frontends.graph_def.protos.parts import copied, needed, node_of, with_nodes, without_lost_colocations
 from tfpasses.frontends.graph_def.read import Source
-from tfpasses.frontends.graph_def.write import Written, write
+from tfpasses.frontends.graph_def.reading.loops import LOOP, Loop
+from tfpasses.frontends.graph_def.reading.nodes import Variable
+from tfpasses.frontends.graph_def.writing.writer import Written, write
 from tfpasses.graph import Array, Graph, GraphError, Node
 
 __all__ = ["call_graph", "function_around", "graph_def_evaluator"]

@@ -10,7 +10,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError, EncodeError
 
-from tfpasses.frontends.graph_def.write import MOST_BYTES
+from tfpasses.frontends.graph_def.writing.writer import MOST_BYTES
 from tfpasses.graph import UnsupportedModelError, atomic_write
 
 __all__ = ["BINARY", "SUFFIXES", "load_graph_def", "save_graph_def"]

@@ -8,16 +8,16 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpasses.frontends.graph_def.checkpoint import META, save_checkpoint
-from tfpasses.frontends.graph_def.concrete_function import from_concrete_function
+from tfpasses.frontends.graph_def.containers.checkpoint import META, save_checkpoint
+from tfpasses.frontends.graph_def.containers.concrete_function import from_concrete_function
+from tfpasses.frontends.graph_def.containers.saved_model import NOT_KEPT, SavedModelContainer, save_saved_model
+from tfpasses.frontends.graph_def.containers.saved_model_file import SAVED_MODEL
+from tfpasses.frontends.graph_def.containers.saved_model_v1 import V1Container, V1SavedModel
+from tfpasses.frontends.graph_def.containers.session import SessionContainer
 from tfpasses.frontends.graph_def.convert import as_function, as_saved_model, frozen
 from tfpasses.frontends.graph_def.files import BINARY, SUFFIXES, save_graph_def
 from tfpasses.frontends.graph_def.read import Source
-from tfpasses.frontends.graph_def.saved_model import NOT_KEPT, SavedModelContainer, save_saved_model
-from tfpasses.frontends.graph_def.saved_model_file import SAVED_MODEL
-from tfpasses.frontends.graph_def.saved_model_v1 import V1Container, V1SavedModel
-from tfpasses.frontends.graph_def.session import SessionContainer
-from tfpasses.frontends.graph_def.write import to_bytes, to_graph_def, write
+from tfpasses.frontends.graph_def.writing.writer import to_bytes, to_graph_def, write
 from tfpasses.graph import Graph, UnsupportedModelError, atomic_directory
 
 __all__ = ["has_no_names_of_its_own", "is_saved_model", "rebuilt", "save", "save_keras"]

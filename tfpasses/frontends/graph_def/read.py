@@ -15,10 +15,10 @@ from typing import Any, Protocol
 
 import attrs
 
-from tfpasses.frontends.graph_def.functions import FunctionLibrary
-from tfpasses.frontends.graph_def.loops import Loops
-from tfpasses.frontends.graph_def.nodes import Variable
-from tfpasses.frontends.graph_def.wiring import by_name, wired
+from tfpasses.frontends.graph_def.functions.library import FunctionLibrary
+from tfpasses.frontends.graph_def.reading.loops import Loops
+from tfpasses.frontends.graph_def.reading.nodes import Variable
+from tfpasses.frontends.graph_def.reading.wiring import by_name, wired
 from tfpasses.graph import Array, Graph, GraphError, Node, Ref, Slot
 
 __all__ = ["Container", "Source", "Variable", "from_graph_def"]

@@ -7,9 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfpasses.frontends.graph_def.node_defs import binary, identity
+from tfpasses.frontends.graph_def.protos.node_defs import binary, identity
 from tfpasses.frontends.lowering import LOWERING, lower
-from tfpasses.graph import Graph, Node, Ref, UnsupportedModelError
+from tfpasses.graph import Graph, Node, UnsupportedModelError
 
 __all__ = ["lowered"]
 
@@ -64,8 +64,3 @@ def renamed(text: str, names: Mapping[str, str]) -> str:
     sign = text[:1] if text[:1] == "^" else ""
     node, colon, index = text[len(sign) :].partition(":")
     return f"{sign}{names[node]}{colon}{index}"
-
-
-def value_name(ref: Ref) -> str:
-    """A value as NodeDefs name it."""
-    return ref.node if ref.index == 0 else f"{ref.node}:{ref.index}"

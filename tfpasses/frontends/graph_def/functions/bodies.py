@@ -8,12 +8,11 @@ from typing import Any
 
 import attrs
 
-from tfpasses.frontends.graph_def.attributes import Attributes
-from tfpasses.frontends.graph_def.loops import ENTERS, LOOP, Loop, LoopAttributes
-from tfpasses.frontends.graph_def.lower import value_name
-from tfpasses.frontends.graph_def.node_defs import identity, node_def
-from tfpasses.frontends.graph_def.parts import copied
-from tfpasses.frontends.graph_def.templates import Template, control_of
+from tfpasses.frontends.graph_def.functions.templates import Template, control_of
+from tfpasses.frontends.graph_def.protos.attributes import Attributes
+from tfpasses.frontends.graph_def.protos.node_defs import identity, node_def
+from tfpasses.frontends.graph_def.protos.parts import copied, value_name
+from tfpasses.frontends.graph_def.reading.loops import ENTERS, LOOP, Loop, LoopAttributes
 from tfpasses.graph import Graph, Node, Owner, Ref, Slot
 from tfpasses.graph.node import EMPTY
 

@@ -9,7 +9,9 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
-__all__ = ["CLASS", "copied", "needed", "node_of", "renamed", "with_nodes", "without_lost_colocations", "without_returns"]
+from tfpasses.graph import Ref
+
+__all__ = ["CLASS", "copied", "needed", "node_of", "renamed", "value_name", "with_nodes", "without_lost_colocations", "without_returns"]
 
 CLASS = "_class"
 """The attribute that says beside which other nodes a node shall be placed, as `loc:@node`."""
@@ -21,6 +23,11 @@ RETURN = re.compile(r"Identity(_\d+)?")
 def node_of(text: str) -> str:
     """The node that an input `node`, `node:1` or `^node` names."""
     return text.lstrip("^").partition(":")[0]
+
+
+def value_name(ref: Ref) -> str:
+    """A value as NodeDefs name it."""
+    return ref.node if ref.index == 0 else f"{ref.node}:{ref.index}"
 
 
 def with_nodes(definition: Any, nodes: Iterable[Any]) -> Any:

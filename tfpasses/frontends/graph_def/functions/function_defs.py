@@ -12,9 +12,9 @@ import attrs
 import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
-from tfpasses.frontends.graph_def.attributes import Dims, dtype_name, proto_shape
-from tfpasses.frontends.graph_def.lower import value_name
-from tfpasses.frontends.graph_def.wiring import MOST_OUTPUTS, by_name, check_name, shown
+from tfpasses.frontends.graph_def.protos.attributes import Dims, dtype_name, proto_shape
+from tfpasses.frontends.graph_def.protos.parts import value_name
+from tfpasses.frontends.graph_def.reading.wiring import MOST_OUTPUTS, by_name, check_name, shown
 from tfpasses.graph import GraphError, Ref
 
 __all__ = ["Argument", "Flat", "flatten", "functions_in", "op_def", "open_names"]

@@ -11,9 +11,9 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework.meta_graph import import_scoped_meta_graph, read_meta_graph_file
 
-from tfpasses.frontends.graph_def.meta_graph import exported
-from tfpasses.frontends.graph_def.saved_model_file import BROKEN, one_line
-from tfpasses.frontends.graph_def.session import SessionContainer, read_session
+from tfpasses.frontends.graph_def.containers.meta_graph import exported
+from tfpasses.frontends.graph_def.containers.saved_model_file import BROKEN, one_line
+from tfpasses.frontends.graph_def.containers.session import SessionContainer, read_session
 from tfpasses.graph import Graph, UnsupportedModelError, WriteError
 
 __all__ = ["from_checkpoint", "save_checkpoint", "saver_of"]

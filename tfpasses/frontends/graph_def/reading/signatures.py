@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from tensorflow.python.framework import op_def_registry
 
-from tfpasses.frontends.graph_def.attributes import dtype_name
-from tfpasses.frontends.graph_def.wiring import MOST_OUTPUTS, shown
+from tfpasses.frontends.graph_def.protos.attributes import dtype_name
+from tfpasses.frontends.graph_def.reading.wiring import MOST_OUTPUTS, shown
 from tfpasses.graph import GraphError, Spec
 
 __all__ = ["Signature", "output_dtypes", "plain_dtypes", "signature", "signature_of"]

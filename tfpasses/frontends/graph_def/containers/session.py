@@ -10,11 +10,11 @@ import attrs
 import tensorflow as tf
 from tensorflow.python.framework.meta_graph import import_scoped_meta_graph
 
-from tfpasses.frontends.graph_def.meta_graph import exported, load_values, rewritten, variable_defs
-from tfpasses.frontends.graph_def.parts import needed, node_of
+from tfpasses.frontends.graph_def.containers.meta_graph import exported, load_values, rewritten, variable_defs
+from tfpasses.frontends.graph_def.containers.traced import variable_of
+from tfpasses.frontends.graph_def.protos.parts import needed, node_of
 from tfpasses.frontends.graph_def.read import Variable, from_graph_def
-from tfpasses.frontends.graph_def.traced import variable_of
-from tfpasses.frontends.graph_def.write import Written
+from tfpasses.frontends.graph_def.writing.writer import Written
 from tfpasses.graph import Graph, GraphError, UnsupportedModelError
 
 __all__ = ["SessionContainer", "from_session", "imported_session", "read_session"]

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tfpasses.frontends.graph_def.attributes import Dims, proto_shape
+from tfpasses.frontends.graph_def.protos.attributes import Dims, proto_shape
 
 __all__ = ["MOST_AXES", "OF_SHAPES", "Values", "shape_after"]
 

@@ -10,10 +10,10 @@ import tensorflow as tf
 from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.python.framework import ops
 
-from tfpasses.frontends.graph_def.node_defs import const, node_def, read_variable
-from tfpasses.frontends.graph_def.parts import CLASS, needed, node_of, with_nodes, without_lost_colocations
+from tfpasses.frontends.graph_def.containers.traced import fresh_name
+from tfpasses.frontends.graph_def.protos.node_defs import const, node_def, read_variable
+from tfpasses.frontends.graph_def.protos.parts import CLASS, needed, node_of, with_nodes, without_lost_colocations
 from tfpasses.frontends.graph_def.read import Variable
-from tfpasses.frontends.graph_def.traced import fresh_name
 from tfpasses.graph import UnsupportedModelError
 
 __all__ = ["exported", "load_values", "rewritten", "variable_defs"]

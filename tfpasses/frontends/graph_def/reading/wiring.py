@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tfpasses.frontends.graph_def.loops import Loops, loops_in
+from tfpasses.frontends.graph_def.reading.loops import Loops, loops_in
 from tfpasses.graph import GraphError, Ref
 from tfpasses.graph.order import sort_keys
 

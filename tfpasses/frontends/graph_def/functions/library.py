@@ -7,17 +7,17 @@ from functools import cached_property
 from itertools import count
 from typing import Any, NamedTuple, TypeVar
 
-from tfpasses.frontends.graph_def.attributes import Attributes, Dims, proto_shape
-from tfpasses.frontends.graph_def.bodies import Place
-from tfpasses.frontends.graph_def.call_graph import CALLS, HANDLES, Standing, acts, is_stateful, standings
-from tfpasses.frontends.graph_def.function_defs import Flat, flatten, functions_in, op_def, open_names
-from tfpasses.frontends.graph_def.loops import Loop, Loops
-from tfpasses.frontends.graph_def.lower import value_name
-from tfpasses.frontends.graph_def.node_defs import node_def
-from tfpasses.frontends.graph_def.nodes import Given, Reading, Variable, common, read_nodes
-from tfpasses.frontends.graph_def.room import Room
-from tfpasses.frontends.graph_def.templates import Template, control_of, template_of
-from tfpasses.frontends.graph_def.wiring import Wiring
+from tfpasses.frontends.graph_def.functions.bodies import Place
+from tfpasses.frontends.graph_def.functions.call_graph import CALLS, HANDLES, Standing, acts, is_stateful, standings
+from tfpasses.frontends.graph_def.functions.function_defs import Flat, flatten, functions_in, op_def, open_names
+from tfpasses.frontends.graph_def.functions.templates import Template, control_of, template_of
+from tfpasses.frontends.graph_def.protos.attributes import Attributes, Dims, proto_shape
+from tfpasses.frontends.graph_def.protos.node_defs import node_def
+from tfpasses.frontends.graph_def.protos.parts import value_name
+from tfpasses.frontends.graph_def.reading.loops import Loop, Loops
+from tfpasses.frontends.graph_def.reading.nodes import Given, Reading, Variable, common, read_nodes
+from tfpasses.frontends.graph_def.reading.room import Room
+from tfpasses.frontends.graph_def.reading.wiring import Wiring
 from tfpasses.graph import Array, Body, GraphError, Node, Owner, Ref, Spec
 from tfpasses.graph.node import EMPTY
 

@@ -10,9 +10,7 @@ import attrs
 import numpy as np
 import tensorflow as tf
 
-from tfpasses.frontends.graph_def.loops import LOOP, Loop
-from tfpasses.frontends.graph_def.lower import lowered, value_name
-from tfpasses.frontends.graph_def.node_defs import (
+from tfpasses.frontends.graph_def.protos.node_defs import (
     FEWEST_STORED,
     STORED,
     bias_add,
@@ -24,9 +22,11 @@ from tfpasses.frontends.graph_def.node_defs import (
     read_variable,
     tensor_proto,
 )
-from tfpasses.frontends.graph_def.parts import copied, without_lost_colocations
+from tfpasses.frontends.graph_def.protos.parts import copied, value_name, without_lost_colocations
 from tfpasses.frontends.graph_def.read import Source, Variable
-from tfpasses.frontends.graph_def.wire import Content, graph_bytes, is_content_of, without_content, without_value
+from tfpasses.frontends.graph_def.reading.loops import LOOP, Loop
+from tfpasses.frontends.graph_def.writing.lower import lowered
+from tfpasses.frontends.graph_def.writing.wire import Content, graph_bytes, is_content_of, without_content, without_value
 from tfpasses.graph import Array, Graph, Node, Ref, UnsupportedModelError, View
 
 __all__ = ["MOST_BYTES", "Written", "to_bytes", "to_graph_def", "write"]

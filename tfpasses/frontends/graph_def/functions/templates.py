@@ -9,11 +9,11 @@ import attrs
 import numpy as np
 import tensorflow as tf
 
-from tfpasses.frontends.graph_def.function_defs import Flat
-from tfpasses.frontends.graph_def.loops import Loops
-from tfpasses.frontends.graph_def.node_defs import node_def
-from tfpasses.frontends.graph_def.nodes import Given, Reading, Variable, narrowed
-from tfpasses.frontends.graph_def.wiring import Wiring, by_name, wired
+from tfpasses.frontends.graph_def.functions.function_defs import Flat
+from tfpasses.frontends.graph_def.protos.node_defs import node_def
+from tfpasses.frontends.graph_def.reading.loops import Loops
+from tfpasses.frontends.graph_def.reading.nodes import Given, Reading, Variable, narrowed
+from tfpasses.frontends.graph_def.reading.wiring import Wiring, by_name, wired
 from tfpasses.graph import Array, GraphError, Node, Ref, Spec
 from tfpasses.graph.order import sort_keys
 

@@ -15,7 +15,7 @@ import attrs
 import tensorflow as tf
 from tensorflow.python.framework import ops
 
-from tfpasses.frontends.graph_def.parts import copied, node_of, with_nodes
+from tfpasses.frontends.graph_def.protos.parts import copied, node_of, with_nodes
 from tfpasses.graph import GraphError
 
 __all__ = ["OwnGradient", "bind", "packed", "with_own_gradients"]

@@ -9,10 +9,10 @@ from typing import Any, cast
 import numpy as np
 import tensorflow as tf
 
-from tfpasses.frontends.graph_def.attributes import dtype_name
-from tfpasses.frontends.graph_def.room import Room
-from tfpasses.frontends.graph_def.specs import one_spec
-from tfpasses.frontends.graph_def.wiring import shown
+from tfpasses.frontends.graph_def.protos.attributes import dtype_name
+from tfpasses.frontends.graph_def.reading.room import Room
+from tfpasses.frontends.graph_def.reading.specs import one_spec
+from tfpasses.frontends.graph_def.reading.wiring import shown
 from tfpasses.graph import Array, GraphError, Spec
 
 __all__ = ["constant"]

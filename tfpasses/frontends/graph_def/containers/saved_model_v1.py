@@ -13,12 +13,20 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.framework.meta_graph import import_scoped_meta_graph
 from tensorflow.python.saved_model.loader_impl import get_asset_tensors, get_init_op
 
-from tfpasses.frontends.graph_def.checkpoint import saver_of
-from tfpasses.frontends.graph_def.meta_graph import exported
-from tfpasses.frontends.graph_def.parts import node_of
-from tfpasses.frontends.graph_def.saved_model_file import BROKEN, EXTRA, INTERNAL, SAVED_MODEL, check_signature, check_variables, one_line
-from tfpasses.frontends.graph_def.session import SessionContainer, imported_session, read_session
-from tfpasses.frontends.graph_def.write import Written
+from tfpasses.frontends.graph_def.containers.checkpoint import saver_of
+from tfpasses.frontends.graph_def.containers.meta_graph import exported
+from tfpasses.frontends.graph_def.containers.saved_model_file import (
+    BROKEN,
+    EXTRA,
+    INTERNAL,
+    SAVED_MODEL,
+    check_signature,
+    check_variables,
+    one_line,
+)
+from tfpasses.frontends.graph_def.containers.session import SessionContainer, imported_session, read_session
+from tfpasses.frontends.graph_def.protos.parts import node_of
+from tfpasses.frontends.graph_def.writing.writer import Written
 from tfpasses.graph import Graph, Slot, UnsupportedModelError
 
 __all__ = ["V1SavedModel", "from_v1_saved_model", "from_v1_session", "save_v1_saved_model"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, MutableMapping, Sequence
 from typing import NamedTuple
 
-from tfpasses.frontends.graph_def.loops import LOOP, MERGES, NEXTS, Loop, LoopAttributes, Refs
-from tfpasses.frontends.graph_def.specs import one_spec
+from tfpasses.frontends.graph_def.reading.loops import LOOP, MERGES, NEXTS, Loop, LoopAttributes, Refs
+from tfpasses.frontends.graph_def.reading.specs import one_spec
 from tfpasses.graph import GraphError, Node, Owner, Ref
 from tfpasses.graph.node import EMPTY
 from tfpasses.graph.order import sort_keys

@@ -7,7 +7,7 @@ from typing import Any
 
 from tensorflow.python.ops.control_flow_ops import WhileContext
 
-from tfpasses.frontends.graph_def.loops import names_in_loops
+from tfpasses.frontends.graph_def.reading.loops import names_in_loops
 
 __all__ = ["tell_loops"]
 

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import attrs
 import numpy as np
 
-from tfpasses.frontends.graph_def.attributes import Attributes, Dims
-from tfpasses.frontends.graph_def.constants import constant
-from tfpasses.frontends.graph_def.elements import PASSED_ON, elements_after, elements_of
-from tfpasses.frontends.graph_def.loop_specs import loop_node
-from tfpasses.frontends.graph_def.loops import ENTERS, EXITS, MERGES, NEXTS, Awaiting, Loop, Refs
-from tfpasses.frontends.graph_def.room import Room
-from tfpasses.frontends.graph_def.specs import narrowed, one_spec, output_specs
-from tfpasses.frontends.graph_def.wiring import Wiring, check_name
+from tfpasses.frontends.graph_def.protos.attributes import Attributes, Dims
+from tfpasses.frontends.graph_def.reading.constants import constant
+from tfpasses.frontends.graph_def.reading.elements import PASSED_ON, elements_after, elements_of
+from tfpasses.frontends.graph_def.reading.loop_specs import loop_node
+from tfpasses.frontends.graph_def.reading.loops import ENTERS, EXITS, MERGES, NEXTS, Awaiting, Loop, Refs
+from tfpasses.frontends.graph_def.reading.room import Room
+from tfpasses.frontends.graph_def.reading.specs import narrowed, one_spec, output_specs
+from tfpasses.frontends.graph_def.reading.wiring import Wiring, check_name
 from tfpasses.graph import Array, GraphError, Node, Owner, Ref, Spec
 from tfpasses.graph.node import EMPTY
 

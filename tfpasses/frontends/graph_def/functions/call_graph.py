@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from tfpasses.frontends.graph_def.function_defs import functions_in, op_def
+from tfpasses.frontends.graph_def.functions.function_defs import functions_in, op_def
 
 __all__ = ["CALLS", "HANDLES", "Standing", "acts", "is_stateful", "standings"]
 

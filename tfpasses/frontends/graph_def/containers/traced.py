@@ -12,10 +12,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
 
-from tfpasses.frontends.graph_def.custom_gradients import packed
-from tfpasses.frontends.graph_def.library import imported, with_own_functions
-from tfpasses.frontends.graph_def.node_defs import node_def
-from tfpasses.frontends.graph_def.parts import node_of, renamed, with_nodes, without_lost_colocations, without_returns
+from tfpasses.frontends.graph_def.containers.custom_gradients import packed
+from tfpasses.frontends.graph_def.containers.own_functions import imported, with_own_functions
+from tfpasses.frontends.graph_def.protos.node_defs import node_def
+from tfpasses.frontends.graph_def.protos.parts import node_of, renamed, with_nodes, without_lost_colocations, without_returns
 from tfpasses.frontends.graph_def.read import Variable
 from tfpasses.graph import UnsupportedModelError
 

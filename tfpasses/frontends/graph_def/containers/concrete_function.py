@@ -8,9 +8,9 @@ from typing import Any
 import attrs
 import tensorflow as tf
 
+from tfpasses.frontends.graph_def.containers.traced import Traced, new_variables, read_traced, retraced, variable_of, weight_keys
 from tfpasses.frontends.graph_def.read import from_graph_def
-from tfpasses.frontends.graph_def.traced import Traced, new_variables, read_traced, retraced, variable_of, weight_keys
-from tfpasses.frontends.graph_def.write import Written
+from tfpasses.frontends.graph_def.writing.writer import Written
 from tfpasses.graph import Graph, Slot, UnsupportedModelError
 
 __all__ = ["FunctionContainer", "from_concrete_function", "input_structure", "output_structure"]

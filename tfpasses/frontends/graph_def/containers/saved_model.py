@@ -12,14 +12,22 @@ from typing import Any
 import attrs
 import tensorflow as tf
 
-from tfpasses.frontends.graph_def.concrete_function import input_structure, output_structure
-from tfpasses.frontends.graph_def.node_defs import node_def
-from tfpasses.frontends.graph_def.parts import needed, node_of, renamed, with_nodes
+from tfpasses.frontends.graph_def.containers.concrete_function import input_structure, output_structure
+from tfpasses.frontends.graph_def.containers.saved_model_file import EXTRA, SAVED_MODEL, check_signature, loaded_from, meta_graph_of
+from tfpasses.frontends.graph_def.containers.saved_model_v1 import V1SavedModel, from_v1_saved_model, from_v1_session, save_v1_saved_model
+from tfpasses.frontends.graph_def.containers.traced import (
+    Traced,
+    fresh_name,
+    new_variables,
+    read_traced,
+    retraced,
+    variable_of,
+    weight_keys,
+)
+from tfpasses.frontends.graph_def.protos.node_defs import node_def
+from tfpasses.frontends.graph_def.protos.parts import needed, node_of, renamed, with_nodes
 from tfpasses.frontends.graph_def.read import from_graph_def
-from tfpasses.frontends.graph_def.saved_model_file import EXTRA, SAVED_MODEL, check_signature, loaded_from, meta_graph_of
-from tfpasses.frontends.graph_def.saved_model_v1 import V1SavedModel, from_v1_saved_model, from_v1_session, save_v1_saved_model
-from tfpasses.frontends.graph_def.traced import Traced, fresh_name, new_variables, read_traced, retraced, variable_of, weight_keys
-from tfpasses.frontends.graph_def.write import Written
+from tfpasses.frontends.graph_def.writing.writer import Written
 from tfpasses.graph import Graph, UnsupportedModelError, WriteError, atomic_directory
 
 __all__ = ["NOT_KEPT", "RewrittenSavedModel", "SavedModelContainer", "from_saved_model", "save_saved_model"]

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tfpasses.frontends.graph_def.attributes import Dims
-from tfpasses.frontends.graph_def.shapes import flag, integer
+from tfpasses.frontends.graph_def.protos.attributes import Dims
+from tfpasses.frontends.graph_def.reading.shapes import flag, integer
 from tfpasses.graph import Array
 
 __all__ = ["PASSED_ON", "elements_after", "elements_of"]

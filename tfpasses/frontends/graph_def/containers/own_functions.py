@@ -10,9 +10,9 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.saved_model.function_deserialization import load_function_def_library
 
-from tfpasses.frontends.graph_def.custom_gradients import OwnGradient, bind, with_own_gradients
-from tfpasses.frontends.graph_def.loop_contexts import tell_loops
-from tfpasses.frontends.graph_def.parts import copied, with_nodes
+from tfpasses.frontends.graph_def.containers.custom_gradients import OwnGradient, bind, with_own_gradients
+from tfpasses.frontends.graph_def.containers.loop_contexts import tell_loops
+from tfpasses.frontends.graph_def.protos.parts import copied, with_nodes
 
 __all__ = ["called", "imported", "with_own_functions"]
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import attrs
 
-from tfpasses.frontends.graph_def.attributes import Attributes
+from tfpasses.frontends.graph_def.protos.attributes import Attributes
 from tfpasses.graph import GraphError, Ref
 from tfpasses.graph.node import EMPTY
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from tfpasses.frontends.graph_def.attributes import Dims, proto_shape
-from tfpasses.frontends.graph_def.shapes import MOST_AXES, OF_SHAPES, Values, shape_after
-from tfpasses.frontends.graph_def.signatures import output_dtypes, plain_dtypes, signature, signature_of
+from tfpasses.frontends.graph_def.protos.attributes import Dims, proto_shape
+from tfpasses.frontends.graph_def.reading.shapes import MOST_AXES, OF_SHAPES, Values, shape_after
+from tfpasses.frontends.graph_def.reading.signatures import output_dtypes, plain_dtypes, signature, signature_of
 from tfpasses.graph import Spec
 
 __all__ = ["narrowed", "one_spec", "output_specs"]

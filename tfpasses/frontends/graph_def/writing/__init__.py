@@ -1,0 +1,1 @@
+"""Nodes as NodeDefs: as they were read where nobody touched them, and new ones."""
