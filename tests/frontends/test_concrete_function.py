@@ -432,6 +432,37 @@ def test_a_tf_function_with_an_input_signature_is_one_again():
     assert isinstance(new, tf.types.experimental.PolymorphicFunction)
 
 
+def test_an_input_signature_stays_as_it_was():
+    signature = (tf.TensorSpec((None, 2), name="a"), {"b": tf.TensorSpec((2,)), "c": [tf.TensorSpec((), tf.int32, "n")]})
+    function = tf.function(lambda x, more, factor=3.0: {"y": x * more["b"] * factor}, input_signature=signature)
+    new = there_and_back(function)
+    assert new.input_signature == function.input_signature == signature
+    assert new.get_concrete_function().structured_input_signature == function.get_concrete_function().structured_input_signature
+    given = np.array([[1, 2], [3, 4], [5, 6]], "float32"), {"b": np.array([1, 10], "float32"), "c": [7]}
+    assert new(*given)["y"].numpy().tolist() == [[3, 60], [9, 120], [15, 180]]
+    with pytest.raises(TypeError, match="Binding inputs to tf.function failed"):
+        new(tf.zeros((2, 2, 2)), given[1])
+
+
+def test_a_method_with_an_input_signature_is_loaded_with_it(tmp_path):
+    class Scaled(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = tf.Variable([1.0, 2.0])
+
+        @tf.function(input_signature=[tf.TensorSpec((None, 2))])
+        def __call__(self, x):
+            return x * self.scale
+
+    scaled = Scaled()  # its method refers to it weakly
+    saved = tf.Module()
+    saved.call = there_and_back(scaled.__call__)
+    saved.variables_of_it = saved.call.get_concrete_function().graph.variables
+    tf.saved_model.save(saved, tmp_path / "saved")
+    loaded = tf.saved_model.load(tmp_path / "saved")
+    assert [loaded.call(np.ones((size, 2), "float32")).shape for size in (1, 4)] == [(1, 2), (4, 2)]
+
+
 def test_a_tf_function_with_one_trace_takes_what_fits_that_alone():
     function = tf.function(lambda x, training=False: x + 1.0 if training else x * 2.0)
     function(X)

@@ -23,14 +23,16 @@ class FunctionContainer:
     traced: Traced
     polymorphic: bool
     """Whether it was a `tf.function`, not one of its traces."""
+    input_signature: Any = None
+    """That of the `tf.function`, where it has one."""
 
     def rebuilt(self, written: Written) -> Any:
         """A new function around a GraphDef, with new `tf.Variable`s, of the same arguments and results.
 
-        A `tf.function` takes only what fits the trace that was read.
+        A `tf.function` takes only what fits the trace that was read, and has the input signature that the one read has.
         """
         variables = new_variables(written.variables, self.traced.variables)
-        function, concrete = retraced(self.traced, written.definition, written.inputs, written.outputs, variables)
+        function, concrete = retraced(self.traced, written.definition, written.inputs, written.outputs, variables, self.input_signature)
         return function if self.polymorphic else concrete
 
 
@@ -50,9 +52,8 @@ def from_concrete_function(function: Any, name: str = "") -> Graph:
     traced = read_traced(concrete, f"function {title}")
     keys = weight_keys(traced.variables, [node.name for node in traced.definition.node])
     variables = {handle: variable_of(keys[handle], one.numpy(), bool(one.trainable)) for handle, one in traced.variables.items()}
-    graph = from_graph_def(
-        traced.definition, traced.inputs, traced.outputs, title, variables, container=FunctionContainer(traced, polymorphic)
-    )
+    container = FunctionContainer(traced, polymorphic, function.input_signature if polymorphic else None)
+    graph = from_graph_def(traced.definition, traced.inputs, traced.outputs, title, variables, container)
     return attrs.evolve(graph, input_structure=input_structure(traced), output_structure=output_structure(traced))
 
 

@@ -195,12 +195,17 @@ def new_variable(variable: Variable, old: Any | None) -> Any:
 
 
 def retraced(
-    traced: Traced, definition: Any, inputs: Sequence[str], outputs: Sequence[str], variables: Mapping[str, Any]
+    traced: Traced,
+    definition: Any,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    variables: Mapping[str, Any],
+    input_signature: Any = None,
 ) -> tuple[Any, Any]:
     """A new `tf.function`, and its one `ConcreteFunction`, that takes the arguments of `traced` and gives the results of a GraphDef.
 
     `inputs` and `outputs` are as those of `traced`, `variables` the new `tf.Variable`s by the placeholders that stand for them; those
-    that are read are kept alive by the functions.
+    that are read are kept alive by the functions. An `input_signature` must fit the arguments.
     """
     captured = {name: variable.handle for name, variable in variables.items()} | dict(traced.kept) | unchanged_constants(traced, definition)
     nodes = [node for node in definition.node if node.name not in captured and node.name not in inputs]
@@ -239,11 +244,12 @@ def retraced(
     call.__signature__ = signature(traced)  # type: ignore[attr-defined]  # where inspect.signature looks
     function = tf.function(
         call,
+        input_signature,
         autograph=False,
         jit_compile=True if "_XlaMustCompile" in attributes and attributes["_XlaMustCompile"].b else None,
         experimental_implements=attributes["_implements"].s.decode() if "_implements" in attributes else None,
     )
-    positional, keyword = traced.arguments
+    positional, keyword = traced.arguments if input_signature is None else ((), {})
     concrete = function.get_concrete_function(*positional, **keyword)
     concrete.graph.variables = watched  # in this order
     concrete.kept_alive = tuple(watched)  # the graph refers to them weakly
