@@ -440,7 +440,7 @@ def test_an_input_signature_stays_as_it_was():
     assert new.get_concrete_function().structured_input_signature == function.get_concrete_function().structured_input_signature
     given = np.array([[1, 2], [3, 4], [5, 6]], "float32"), {"b": np.array([1, 10], "float32"), "c": [7]}
     assert new(*given)["y"].numpy().tolist() == [[3, 60], [9, 120], [15, 180]]
-    with pytest.raises(TypeError, match="Binding inputs to tf.function failed"):
+    with pytest.raises(TypeError, match=r"Binding inputs to tf\.function failed"):
         new(tf.zeros((2, 2, 2)), given[1])
 
 
