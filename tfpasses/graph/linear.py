@@ -49,15 +49,20 @@ class LinearView:
         return int(self.node.config["groups"]) if self.node.op == "Conv" else 1
 
     @property
+    def in_axis(self) -> int:
+        """The axis of `in_kernel` that counts the input channels (of a group)."""
+        return IN_AXIS.get(self.node.op, -2)
+
+    @property
     def in_channels(self) -> int:
         """How many input channels the node reads."""
-        return int(self.in_kernel.shape[IN_AXIS.get(self.node.op, -2)]) * self.groups
+        return int(self.in_kernel.shape[self.in_axis]) * self.groups
 
     def per_in_channel(self, vector: Array) -> Array:
         """A vector over the input channels, shaped to broadcast against `in_kernel`; of a grouped convolution, each output channel
         sees the part of its group.
         """
-        axis, shape = IN_AXIS.get(self.node.op, -2), [1] * self.in_kernel.ndim
+        axis, shape = self.in_axis, [1] * self.in_kernel.ndim
         shape[axis] = self.in_kernel.shape[axis]
         if self.groups == 1:
             whole: Array = np.reshape(vector, shape)
