@@ -105,7 +105,7 @@ def _below(bound: Array, mean: Array, std: Array) -> Array:
     """E[max(0, bound - z)] of a normal variable z."""
     safe = np.where(std > 0, std, 1.0)
     at = (bound - mean) / safe
-    return np.where(std > 0, (bound - mean) * normal(at) + std * density(at), np.maximum(0.0, bound - mean))
+    return np.asarray(np.where(std > 0, (bound - mean) * normal(at) + std * density(at), np.maximum(0.0, bound - mean)))
 
 
 def expected_shortfall(shift: Array, mean: Array, std: Array) -> Array:
@@ -116,7 +116,7 @@ def expected_shortfall(shift: Array, mean: Array, std: Array) -> Array:
 def share_above(limit: Array, mean: Array, std: Array) -> Array:
     """Which share of a normally distributed variable is above a limit."""
     safe = np.where(std > 0, std, 1.0)
-    return np.where(std > 0, 1.0 - normal((limit - mean) / safe), np.asarray(mean > limit, np.float64))
+    return np.asarray(np.where(std > 0, 1.0 - normal((limit - mean) / safe), np.asarray(mean > limit, np.float64)))
 
 
 def normal(x: Array) -> Array:
