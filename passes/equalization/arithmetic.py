@@ -11,7 +11,7 @@ from math import erf
 
 import numpy as np
 
-from tfpasses.graph import Array, LinearView
+from tfpasses.graph import Array, KernelView, LinearView
 
 __all__ = [
     "absorbable",
@@ -19,6 +19,7 @@ __all__ = [
     "expected_shortfall",
     "in_ranges",
     "out_ranges",
+    "scaled",
     "scaled_in",
     "scaled_out",
     "share_above",
@@ -31,24 +32,13 @@ REACH = 2.0**16
 
 def out_ranges(linear: LinearView) -> Array:
     """The largest magnitude of the kernel for each output channel, float64."""
-    return _ranges(linear.kernel, linear.out_axes)
+    return np.asarray(linear.kernels[-1].magnitudes.max(axis=0, initial=0.0).reshape(-1), np.float64)
 
 
 def in_ranges(linear: LinearView) -> Array:
     """The largest magnitude of the kernel for each input channel, float64."""
-    kernel = linear.in_kernel
-    if linear.groups == 1:
-        return _ranges(kernel, (linear.in_axis,))
-    # [k.., in/groups, out]: the outputs of a group read its part of the inputs
-    taps = np.abs(kernel).max(axis=tuple(range(kernel.ndim - 2)), initial=0.0)
-    parts = taps.reshape(taps.shape[0], linear.groups, -1).max(axis=2, initial=0.0)
-    return np.asarray(parts.T.reshape(-1), np.float64)
-
-
-def _ranges(kernel: Array, axes: Sequence[int]) -> Array:
-    kept = {axis % kernel.ndim for axis in axes}
-    found = np.abs(kernel).max(axis=tuple(axis for axis in range(kernel.ndim) if axis not in kept), initial=0.0)
-    return np.asarray(found.reshape(-1), np.float64)
+    first = linear.kernels[0]
+    return np.asarray(first.of_in(first.magnitudes.max(axis=2, initial=0.0)), np.float64)
 
 
 def balanced(ranges: Sequence[Array], reach: float = REACH) -> list[Array]:
@@ -74,7 +64,8 @@ def to_power_of_two(scale: Array) -> Array:
 
 def scaled_out(linear: LinearView, scale: Array) -> dict[str, Array]:
     """New parameters of a linear node such that it gives what it gave divided by `scale`, one a channel: W' = W/s, b' = b/s."""
-    new = {linear.kernel_slot: _times(linear.kernel, linear.per_out_channel(1.0 / scale))}
+    last = linear.kernels[-1]
+    new = {last.slot: scaled(last, last.per_out(1.0 / scale))}
     if linear.bias is not None:
         new["bias"] = (np.asarray(linear.bias, np.float64) / scale).astype(linear.bias.dtype)
     return new
@@ -82,13 +73,18 @@ def scaled_out(linear: LinearView, scale: Array) -> dict[str, Array]:
 
 def scaled_in(linear: LinearView, scale: Array) -> dict[str, Array]:
     """New parameters of a linear node such that it gives of x/s what it gave of x: W' = W·s over the input channels."""
-    return {linear.in_kernel_slot: _times(linear.in_kernel, linear.per_in_channel(scale))}
+    first = linear.kernels[0]
+    return {first.slot: scaled(first, first.per_in(scale))}
 
 
-def _times(kernel: Array, factor: Array) -> Array:
-    wide = np.promote_types(kernel.dtype, np.float32)
+def scaled(kernel: KernelView, factors: Array) -> Array:
+    """A kernel times float64 factors that broadcast against [in, groups, out]: rounded to the kernel's dtype, then multiplied."""
+    stored = kernel.kernel
+    wide = np.promote_types(stored.dtype, np.float32)
+    whole = np.broadcast_to(factors, kernel.shape) if factors.size > 1 else factors.reshape(1, 1)
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray((kernel * factor.astype(wide)).astype(kernel.dtype, copy=False))
+        placed = kernel.as_stored(whole.astype(wide)) if factors.size > 1 else whole.astype(wide)
+        return np.asarray((stored * placed).astype(stored.dtype, copy=False))
 
 
 # pre-activations that are normally distributed

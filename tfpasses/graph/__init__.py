@@ -11,7 +11,7 @@ from tfpasses.graph.files import WriteError, atomic_directory, atomic_write
 from tfpasses.graph.functions import Body, Functions
 from tfpasses.graph.graph import OUTPUT, Array, Graph, Scope
 from tfpasses.graph.journal import Rewrite, follow
-from tfpasses.graph.linear import LinearView
+from tfpasses.graph.linear import KernelView, LinearView
 from tfpasses.graph.node import Node, Owner
 from tfpasses.graph.ops import TRAITS, VOCABULARY, Op, has_trait, ops_with_trait
 from tfpasses.graph.shapes import channel_axis
@@ -33,6 +33,7 @@ __all__ = [
     "Functions",
     "Graph",
     "GraphError",
+    "KernelView",
     "LinearView",
     "Node",
     "Op",

@@ -13,7 +13,75 @@ from tfpasses.graph.node import Node
 from tfpasses.graph.ops import has_trait
 from tfpasses.graph.shapes import channel_axis
 
-__all__ = ["LinearView"]
+__all__ = ["KernelView", "LinearView"]
+
+
+@attrs.frozen(eq=False)
+class KernelView:
+    """One kernel, its last two axes seen as [input channels of a group, groups, output channels of a group], whatever the layout.
+
+    An input channel is group·inputs + i, an output channel group·outputs + o. A depthwise kernel has a group for each input channel.
+    """
+
+    slot: str
+    """Its parameter slot."""
+    kernel: Array
+    """As it is stored."""
+    groups: int = 1
+    transposed: bool = False
+    """Whether it is stored as [k.., out, in]."""
+    depthwise: bool = False
+    """Whether it is stored as [k.., in, multiplier]."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Input channels of a group, groups, output channels of a group."""
+        a, b = self.kernel.shape[-2:]
+        if self.depthwise:
+            return 1, a, b
+        inputs, outputs = (b, a) if self.transposed else (a, b)
+        return inputs, self.groups, outputs // self.groups
+
+    @property
+    def in_channels(self) -> int:
+        """How many input channels it reads."""
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def out_channels(self) -> int:
+        """How many output channels it gives."""
+        return self.shape[1] * self.shape[2]
+
+    @property
+    def magnitudes(self) -> Array:
+        """The largest magnitude over the taps, [in, groups, out], in the kernel's dtype (float32 for half precision); not to be written to
+        where the kernel is not.
+        """
+        taps = np.abs(self.kernel).max(axis=tuple(range(self.kernel.ndim - 2)), initial=0.0)
+        wide = taps.astype(np.promote_types(taps.dtype, np.float32), copy=False)
+        return np.asarray((wide.T if self.transposed else wide).reshape(self.shape))
+
+    def per_in(self, vector: Array) -> Array:
+        """A vector over the input channels, to broadcast against [in, groups, out]."""
+        inputs, groups, _ = self.shape
+        return np.asarray(vector.reshape(groups, inputs).T[:, :, None])
+
+    def per_out(self, vector: Array) -> Array:
+        """A vector over the output channels, to broadcast against [in, groups, out]."""
+        _, groups, outputs = self.shape
+        return np.asarray(vector.reshape(1, groups, outputs))
+
+    def of_in(self, largest: Array) -> Array:
+        """[in, groups] as a vector over the input channels."""
+        return np.asarray(largest.T.reshape(-1))
+
+    def as_stored(self, factors: Array) -> Array:
+        """[in, groups, out] as it lies in the kernel's last two axes."""
+        inputs, groups, outputs = self.shape
+        if self.depthwise:
+            return np.asarray(factors.reshape(groups, outputs))
+        matrix = factors.reshape(inputs, groups * outputs)
+        return np.asarray(matrix.T if self.transposed else matrix)
 
 
 @attrs.frozen(eq=False)
@@ -37,6 +105,13 @@ class LinearView:
         bias = node.params.get("bias")
         kernel, in_kernel = (graph.weights[node.params[slot]] for slot in (kernel_slot(node), in_kernel_slot(node)))
         return cls(node, kernel, None if bias is None else graph.weights[bias], in_kernel)
+
+    @property
+    def kernels(self) -> tuple[KernelView, ...]:
+        """Its kernels in the order of computing: two of a separable convolution, else one."""
+        depthwise = self.node.op in ("DepthwiseConv", "SeparableConv")
+        first = KernelView(self.in_kernel_slot, self.in_kernel, self.groups, self.node.op == "ConvTranspose", depthwise)
+        return (first, KernelView(self.kernel_slot, self.kernel)) if self.node.op == "SeparableConv" else (first,)
 
     @property
     def in_kernel_slot(self) -> str:

@@ -1,0 +1,222 @@
+"""The scales that make the ranges of kernels meet, class by class of channels, in sweeps until they stay.
+
+A unit is what one closed form solves: a region (classes that the same kernels give and read), or several in a row with a depthwise
+kernel between each and the next. Solving one changes the ranges that the next one sees; at the end, for each class, the largest range
+of what gives it is that of what reads it. (In the language of matrices: balancing in the maximum norm, a row and column at a time.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import attrs
+import numpy as np
+
+from tfpasses.graph import Array
+from tfpasses.passes.equalization.arithmetic import REACH, balanced
+from tfpasses.passes.equalization.channels import Channels, Kernel, components
+
+__all__ = ["Scales", "Unit", "equalize", "units"]
+
+Step = Callable[[Array], Array]
+"""What becomes of a unit's scales before they are applied."""
+
+
+@attrs.frozen(eq=False)
+class Unit:
+    """Regions in a row, solved together."""
+
+    regions: tuple[Array, ...]
+    """The classes of each, in an order in which those at one place belong together."""
+    producers: tuple[int, ...]
+    """The kernels that give the first, by their numbers."""
+    middles: tuple[int, ...]
+    """The depthwise kernels between one and the next."""
+    consumers: tuple[int, ...]
+    """The kernels that read the last."""
+
+
+@attrs.frozen(eq=False)
+class Scales:
+    """What came of it."""
+
+    scale: Array
+    """For each class: what gives it is divided by this, what reads it multiplied. float64; 1 for what stays."""
+    units: tuple[Unit, ...]
+    sweeps: int
+    rest: float
+    """How far the scales of the last sweep were from 1, at most."""
+    ranges: tuple[Array, Array]
+    """For each class, the largest range of what gives it, and of what reads it, in the end."""
+
+
+class State:
+    """The magnitudes of all kernels ([in, groups, out]), scaled in place; what is kept of them for each class."""
+
+    def __init__(self, channels: Channels) -> None:
+        self.channels = channels
+        self.magnitudes = [np.array(kernel.view.magnitudes) for kernel in channels.kernels]
+        self.place = np.zeros(channels.count, np.intp)
+        """Where a class lies in the unit that is being solved."""
+
+    def given(self, number: int) -> Array:
+        """The largest magnitude of each output channel of a kernel."""
+        return np.asarray(self.magnitudes[number].max(axis=0, initial=0.0).reshape(-1), np.float64)
+
+    def read(self, number: int) -> Array:
+        """The largest magnitude of each input channel of a kernel."""
+        kernel = self.channels.kernels[number]
+        return np.asarray(kernel.view.of_in(self.magnitudes[number].max(axis=2, initial=0.0)), np.float64)
+
+    def largest(self, classes: Array, found: Sequence[tuple[Array, Array]]) -> Array:
+        """The largest of some ranges for each of some classes. `found` are (classes, ranges)."""
+        self.place[classes] = np.arange(classes.size)
+        most = np.zeros(classes.size)
+        for these, ranges in found:
+            inside = np.isin(these, classes) if these.size != classes.size or not np.array_equal(these, classes) else slice(None)
+            np.maximum.at(most, self.place[these[inside]], ranges[inside])
+        return most
+
+    def divide(self, number: int, scale: Array) -> None:
+        """Divide the output channels of a kernel by the scales of their classes."""
+        kernel = self.channels.kernels[number]
+        factors = kernel.view.per_out(1.0 / scale[kernel.outs])
+        self.magnitudes[number] *= factors.astype(self.magnitudes[number].dtype)
+
+    def multiply(self, number: int, scale: Array) -> None:
+        """Multiply the input channels of a kernel by the scales of their classes."""
+        kernel = self.channels.kernels[number]
+        factors = kernel.view.per_in(scale[kernel.ins])
+        self.magnitudes[number] *= factors.astype(self.magnitudes[number].dtype)
+
+
+def equalize(channels: Channels, chosen: Sequence[Unit], sweeps: int, tolerance: float, reach: float = REACH) -> Scales:
+    """Scale until no scale is further than `tolerance` from 1, at most `sweeps` times through all units."""
+    state = State(channels)
+    total = np.ones(channels.count)
+    rest, done = 0.0, 0
+    loops = [unit for unit in chosen if reads_itself(unit)]
+    for done in range(1, sweeps + 1):
+        rest = 0.0
+        for unit in chosen:
+            steps = solved(unit, state, reach, total, 0.5 if unit in loops else 1.0)
+            rest = max(rest, *[float(np.abs(step - 1).max(initial=0.0)) for step in steps])
+            apply(unit, steps, state, total)
+        if rest <= tolerance:
+            break
+    gives, reads = np.zeros(channels.count), np.zeros(channels.count)
+    for number, kernel in enumerate(channels.kernels):
+        np.maximum.at(gives, kernel.outs, state.given(number))
+        np.maximum.at(reads, kernel.ins, state.read(number))
+    return Scales(total, tuple(chosen), done, rest, (gives, reads))
+
+
+def solved(unit: Unit, state: State, reach: float, total: Array, power: float) -> list[Array]:
+    """The scales of a unit's regions, from the ranges as they are; so that no total leaves `reach`."""
+    kernels = state.channels.kernels
+    first = state.largest(unit.regions[0], [(kernels[number].outs, state.given(number)) for number in unit.producers])
+    last = state.largest(unit.regions[-1], [(kernels[number].ins, state.read(number)) for number in unit.consumers])
+    middles = [state.given(number)[order] for number, order in zip(unit.middles, orders(unit, state), strict=True)]
+    steps = balanced([first, *middles, last], reach)
+    bounded = []
+    for region, step in zip(unit.regions, steps, strict=True):
+        wanted = np.clip(total[region] * step**power, 1 / reach, reach)
+        bounded.append(wanted / total[region])
+    return bounded
+
+
+def orders(unit: Unit, state: State) -> Iterator[Array]:
+    """For each depthwise kernel in the middle: its channels in the order of the unit's classes."""
+    for number, region in zip(unit.middles, unit.regions, strict=False):
+        ins = state.channels.kernels[number].ins
+        state.place[ins] = np.arange(ins.size)
+        yield state.place[region].copy()
+
+
+def apply(unit: Unit, steps: Sequence[Array], state: State, total: Array) -> None:
+    """Scale the kernels of a unit."""
+    scale = np.ones(state.channels.count)
+    for region, step in zip(unit.regions, steps, strict=True):
+        scale[region] = step
+        total[region] *= step
+    for number in (*unit.producers, *unit.middles):
+        state.divide(number, scale)
+    for number in (*unit.middles, *unit.consumers):
+        state.multiply(number, scale)
+
+
+def reads_itself(unit: Unit) -> bool:
+    """Whether a kernel reads a class of the region that it gives to: such two scales do not settle in one step."""
+    return not set(unit.producers).isdisjoint(unit.consumers)
+
+
+# which units there are
+
+
+def units(channels: Channels) -> list[Unit]:
+    """All that may be scaled, in the order of computing."""
+    gives, reads = sides(channels, lambda kernel: kernel.outs), sides(channels, lambda kernel: kernel.ins)
+    both = np.zeros(channels.count, bool)
+    both[[number for number in gives.keys() & reads.keys() if channels.fixed[number] < 0]] = True
+    ties = [
+        (ends[both[ends]][:1], ends[both[ends]]) for kernel in channels.kernels for ends in (kernel.outs, kernel.ins) if both[ends].any()
+    ]
+    labels = components(channels.count, ties)
+    members: dict[int, list[int]] = {}
+    for number in np.flatnonzero(both):
+        members.setdefault(int(labels[number]), []).append(int(number))
+    regions = {label: np.array(found) for label, found in members.items()}
+    producers = {label: numbers_of(found, gives) for label, found in regions.items()}
+    consumers = {label: numbers_of(found, reads) for label, found in regions.items()}
+    return list(chains(channels, regions, producers, consumers, labels))
+
+
+def sides(channels: Channels, side: Callable[[Kernel], Array]) -> dict[int, list[int]]:
+    """Class -> the numbers of the kernels that have it on one side."""
+    found: dict[int, list[int]] = {}
+    for number, kernel in enumerate(channels.kernels):
+        for one in np.unique(side(kernel)).tolist():
+            found.setdefault(one, []).append(number)
+    return found
+
+
+def numbers_of(region: Array, kernels: dict[int, list[int]]) -> tuple[int, ...]:
+    return tuple(sorted({number for one in region.tolist() for number in kernels[one]}))
+
+
+def chains(
+    channels: Channels,
+    regions: dict[int, Array],
+    producers: dict[int, tuple[int, ...]],
+    consumers: dict[int, tuple[int, ...]],
+    labels: Array,
+) -> Iterator[Unit]:
+    """Regions in a row, joined where nothing but one depthwise kernel lies between one and the next."""
+    joined: dict[int, tuple[int, int]] = {}
+    for label, region in regions.items():
+        if len(consumers[label]) != 1:
+            continue
+        (number,) = consumers[label]
+        kernel = channels.kernels[number]
+        after = int(labels[kernel.outs[0]]) if kernel.outs.size else label
+        if after == label or producers.get(after) != (number,) or not one_to_one(kernel, region, regions[after]):
+            continue
+        joined[label] = (number, after)
+    begun = {after for _, after in joined.values()}
+    for label, region in regions.items():
+        if label in begun:
+            continue
+        row, middles, here = [region], [], label
+        while here in joined:
+            number, here = joined[here]
+            kernel = channels.kernels[number]
+            order = np.argsort(kernel.ins, kind="stable")
+            place = order[np.searchsorted(kernel.ins[order], row[-1])]
+            row.append(kernel.outs[place])
+            middles.append(number)
+        yield Unit(tuple(row), producers[label], tuple(middles), consumers[here])
+
+
+def one_to_one(kernel: Kernel, before: Array, after: Array) -> bool:
+    """Whether a kernel is depthwise, and takes each class of one region into one of the other."""
+    return kernel.view.shape[::2] == (1, 1) and np.array_equal(np.sort(kernel.ins), before) and np.array_equal(np.sort(kernel.outs), after)
