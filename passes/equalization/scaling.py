@@ -45,7 +45,7 @@ class Scales:
     units: tuple[Unit, ...]
     sweeps: int
     rest: float
-    """How far the scales of the last sweep were from 1, at most."""
+    """The largest logarithm of a scale of the last sweep."""
     ranges: tuple[Array, Array]
     """For each class, the largest range of what gives it, and of what reads it, in the end."""
 
@@ -90,19 +90,33 @@ class State:
         self.magnitudes[number] *= factors.astype(self.magnitudes[number].dtype)
 
 
-def equalize(channels: Channels, chosen: Sequence[Unit], sweeps: int, tolerance: float, reach: float = REACH) -> Scales:
-    """Scale until no scale is further than `tolerance` from 1, at most `sweeps` times through all units."""
+def equalize(
+    channels: Channels,
+    chosen: Sequence[Unit],
+    sweeps: int,
+    tolerance: float,
+    reach: float = REACH,
+    least: Array | None = None,
+) -> Scales:
+    """Scale until the two ranges of every class differ by `tolerance` at most (relative), at most `sweeps` times through all units.
+
+    No scale leaves 1/reach to reach, or is below what `least` says for its class. After some sweeps each step is taken further than the
+    closed form (successive over-relaxation), which takes half as many.
+    """
     state = State(channels)
-    total = np.ones(channels.count)
+    total, low = np.ones(channels.count), np.full(channels.count, 1 / reach)
+    if least is not None:
+        low = np.maximum(low, least)
     rest, done = 0.0, 0
-    loops = [unit for unit in chosen if reads_itself(unit)]
-    for done in range(1, sweeps + 1):
+    while done < sweeps:
+        power = 1.0 if done < PLAIN else FURTHER
+        done += 1
         rest = 0.0
         for unit in chosen:
-            steps = solved(unit, state, reach, total, 0.5 if unit in loops else 1.0)
-            rest = max(rest, *[float(np.abs(step - 1).max(initial=0.0)) for step in steps])
+            steps = solved(unit, state, low, reach, total, SHORTER if reads_itself(unit) else power)
+            rest = max(rest, *[float(np.abs(np.log(step)).max(initial=0.0)) for step in steps])
             apply(unit, steps, state, total)
-        if rest <= tolerance:
+        if rest <= tolerance / 4:  # a step is half of the difference; later steps change what this one made equal
             break
     gives, reads = np.zeros(channels.count), np.zeros(channels.count)
     for number, kernel in enumerate(channels.kernels):
@@ -111,17 +125,19 @@ def equalize(channels: Channels, chosen: Sequence[Unit], sweeps: int, tolerance:
     return Scales(total, tuple(chosen), done, rest, (gives, reads))
 
 
-def solved(unit: Unit, state: State, reach: float, total: Array, power: float) -> list[Array]:
-    """The scales of a unit's regions, from the ranges as they are; so that no total leaves `reach`."""
+PLAIN, FURTHER, SHORTER = 2, 1.4, 0.5
+"""So many sweeps are as the closed forms say; how far steps go after them; and where a kernel reads the region that it gives to."""
+
+
+def solved(unit: Unit, state: State, low: Array, reach: float, total: Array, power: float) -> list[Array]:
+    """The scales of a unit's regions, from the ranges as they are; so that no total leaves its bounds."""
     kernels = state.channels.kernels
     first = state.largest(unit.regions[0], [(kernels[number].outs, state.given(number)) for number in unit.producers])
     last = state.largest(unit.regions[-1], [(kernels[number].ins, state.read(number)) for number in unit.consumers])
     middles = [state.given(number)[order] for number, order in zip(unit.middles, orders(unit, state), strict=True)]
-    steps = balanced([first, *middles, last], reach)
     bounded = []
-    for region, step in zip(unit.regions, steps, strict=True):
-        wanted = np.clip(total[region] * step**power, 1 / reach, reach)
-        bounded.append(wanted / total[region])
+    for region, step in zip(unit.regions, balanced([first, *middles, last], reach), strict=True):
+        bounded.append(np.clip(total[region] * step**power, low[region], reach) / total[region])
     return bounded
 
 

@@ -1,0 +1,1 @@
+"""What AIMET had in `aimet_tensorflow.keras`: for Keras models. Weights change in place, in the layers that the caller holds."""

@@ -1,0 +1,269 @@
+"""Between which bounds each channel of a value lies, whatever the input: interval arithmetic in float64.
+
+Bounds come from clips, from kernels whose weights are zero, and from what is told of the inputs. Where they are one number, the channel
+is constant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import attrs
+import numpy as np
+
+from tfpasses.graph import Array, Edit, Graph, KernelView, LinearView, Node, Ref, channel_axis, has_trait
+from tfpasses.manager.rounding import unit
+from tfpasses.passes.equalization.layouts import along, concatenated, flattened, reshaped, rows
+from tfpasses.passes.folding.paths import pads_zeros
+
+__all__ = ["Interval", "Intervals"]
+
+UNKNOWN = (-math.inf, math.inf)
+
+
+@attrs.frozen(eq=False)
+class Interval:
+    """Bounds of a value, each laid out as `layouts` says; both of one shape."""
+
+    low: Array
+    high: Array
+
+    @property
+    def constant(self) -> Array:
+        """The number that each place always is, NaN where that is not one."""
+        return np.where((self.low == self.high) & np.isfinite(self.low), self.low, np.nan)
+
+    def each(self, function: Callable[[Array], Array]) -> Interval:
+        """After a function that never falls."""
+        return Interval(function(self.low), function(self.high))
+
+    def hull(self, number: float) -> Interval:
+        """What lies between these bounds, or is a number."""
+        return Interval(np.minimum(self.low, number), np.maximum(self.high, number))
+
+
+@attrs.frozen(eq=False)
+class Intervals:
+    """The bounds of the values of a graph, of those whose axes are known."""
+
+    values: Mapping[Ref, Interval]
+    small: Mapping[str, Array]
+    """For layers with channels that are constant but for rounding: for each channel, how large the part is that was left out."""
+
+    @classmethod
+    def of(cls, graph: Graph | Edit, inputs: tuple[float, float] = UNKNOWN) -> Intervals:
+        """The bounds of everything, the inputs' own being given."""
+        survey = Survey(graph, inputs)
+        for node in graph.nodes.values():
+            found = survey.bounds(node)
+            if found is not None:
+                survey.values[Ref(node.name)] = found
+        return cls(survey.values, survey.small)
+
+    def above(self, ref: Ref, layout: Array) -> Array:
+        """The upper bound of a value, to be broadcast against a layout of it."""
+        found = self.values.get(ref)
+        return np.full((1,) * layout.ndim, math.inf) if found is None else found.high
+
+
+class Survey:
+    """One walk over a graph in topological order."""
+
+    def __init__(self, graph: Graph | Edit, inputs: tuple[float, float]) -> None:
+        self.graph = graph
+        self.inputs = inputs
+        self.values: dict[Ref, Interval] = {}
+        self.small: dict[str, Array] = {}
+
+    def everything(self, ref: Ref, bounds: tuple[float, float] = UNKNOWN) -> Interval | None:
+        """A value of which nothing is known but perhaps its bounds."""
+        shape = self.graph.spec(ref).shape
+        if shape is None or "float" not in self.graph.spec(ref).dtype:
+            return None
+        ones = np.ones((1,) * max(len(shape) - 1, 0))
+        return Interval(ones * bounds[0], ones * bounds[1])
+
+    def bounds(self, node: Node) -> Interval | None:
+        """The bounds of a node's first output; None where its axes are not known, or it is no float."""
+        ref = Ref(node.name)
+        if node.op == "Input":
+            return self.everything(ref, self.inputs)
+        if node.op == "Const":
+            return None
+        spec = self.graph.spec(ref)
+        if spec.shape is None or "float" not in spec.dtype:
+            return None
+        layouts = [self.values[one] for one in node.inputs if one in self.values]
+        consts = [one for one in node.inputs if self.graph.nodes[one.node].op == "Const" and self.is_number(one)]
+        if len(layouts) == len(node.inputs) or (node.op in JOINS and layouts and len(layouts) + len(consts) == len(node.inputs)):
+            if has_trait(node, "linear"):
+                return self.linear(node, layouts[0])
+            if node.op in RULES:
+                found = RULES[node.op](self, node, layouts)
+                if found is not None:
+                    return found
+        low, high = IMAGES.get(node.op, UNKNOWN)
+        return self.everything(ref, (low, high))
+
+    def is_number(self, ref: Ref) -> bool:
+        """Whether a constant holds floats of known sizes."""
+        spec = self.graph.spec(ref)
+        return spec.shape is not None and None not in spec.shape and 0 not in spec.shape and "float" in spec.dtype
+
+    def operand(self, ref: Ref, rank: int) -> Interval:
+        """The bounds of what a node of several inputs reads, laid out for a value of so many axes, as which it is broadcast."""
+        node = self.graph.nodes[ref.node]
+        if node.op != "Const":
+            found = self.values[ref]
+            shape = (1,) * (rank - 1 - found.low.ndim) + found.low.shape
+            return Interval(found.low.reshape(shape), found.high.reshape(shape))
+        whole = np.asarray(self.graph.weights[node.params["value"]], np.float64)
+        sizes = [size or 1 for size in node.specs[0].dims]
+        whole = whole.reshape((1,) * (rank - len(sizes)) + tuple(sizes))
+        return Interval(whole.min(axis=0), whole.max(axis=0))
+
+    def linear(self, node: Node, read: Interval) -> Interval | None:
+        """A kernel's sums: what is read with positive weights from one bound, with negative ones from the other."""
+        graph = self.graph
+        view = LinearView.of(node, graph)
+        axis, rank = channel_axis(node, len(graph.spec(node.inputs[0]).dims)), len(graph.spec(Ref(node.name)).dims)
+        count = view.in_channels
+        low, high = rows(read.low, axis, count).min(axis=0), rows(read.high, axis, count).max(axis=0)
+        if pads_zeros(node, graph):  # type: ignore[arg-type]  # which reads it only
+            low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
+        for kernel in view.kernels:
+            low, high = sums(kernel, low, high)
+        bias = np.zeros(view.out_channels) if view.bias is None else np.asarray(view.bias, np.float64)
+        low, high = low + bias, high + bias
+        spec = graph.spec(Ref(node.name))
+        least = np.abs(bias) * (unit(spec) or 0.0) / 2
+        reach = np.maximum(bias - low, high - bias)
+        with np.errstate(invalid="ignore"):
+            small = (reach > 0) & (reach <= least) & np.isfinite(bias)  # what such a channel adds to its bias is rounded away
+        if small.any():
+            self.small[node.name] = np.where(small, reach, 0.0)
+            low, high = np.where(small, bias, low), np.where(small, bias, high)
+        out = view.channel_axis(rank)
+        return Interval(along(low, out, rank), along(high, out, rank))
+
+
+def sums(kernel: KernelView, low: Array, high: Array) -> tuple[Array, Array]:
+    """The bounds of each output channel, from those of each input channel. A weight of zero hides what is infinite."""
+    inputs, groups, outputs = kernel.shape
+    weights = np.asarray(kernel.kernel, np.float64).reshape(-1, *kernel.kernel.shape[-2:])
+    if kernel.transposed:
+        weights = weights.transpose(0, 2, 1)
+    weights = weights.reshape(-1, inputs, groups, outputs)
+    positive, negative = np.maximum(weights, 0.0).sum(axis=0), np.minimum(weights, 0.0).sum(axis=0)
+    a, b = kernel.per_in(low), kernel.per_in(high)
+    bottom = (times(positive, a) + times(negative, b)).sum(axis=0).reshape(-1)
+    top = (times(positive, b) + times(negative, a)).sum(axis=0).reshape(-1)
+    return np.where(np.isnan(bottom), -math.inf, bottom), np.where(np.isnan(top), math.inf, top)
+
+
+def times(a: Array, b: Array) -> Array:
+    """A product in which zero times infinity is zero."""
+    with np.errstate(invalid="ignore"):
+        return np.where((a == 0) | (b == 0), 0.0, a * b)
+
+
+# what operations make of bounds; None where that is not known
+
+Found = Interval | None
+
+
+def relu(survey: Survey, node: Node, read: Sequence[Interval]) -> Found:
+    config = node.config
+    slope, threshold, limit = config["negative_slope"], config["threshold"], config["max_value"]
+    if slope < 0:
+        return None
+
+    def function(x: Array) -> Array:
+        with np.errstate(invalid="ignore"):
+            kept = np.where(x > threshold, x, 0.0 if slope == 0 else slope * (x - threshold))
+        return kept if limit is None else np.minimum(kept, limit)
+
+    return read[0].each(function) if threshold >= 0 else None
+
+
+def handed_on(survey: Survey, node: Node, read: Sequence[Interval]) -> Found:
+    return read[0] if has_trait(node, "positively_homogeneous") else None
+
+
+def pooled(survey: Survey, node: Node, read: Sequence[Interval]) -> Found:
+    axis = channel_axis(node, read[0].low.ndim + 1)
+    count = read[0].low.shape[axis - 1]
+    rank = len(survey.graph.spec(Ref(node.name)).dims)
+    low, high = rows(read[0].low, axis, count).min(axis=0), rows(read[0].high, axis, count).max(axis=0)
+    if node.op == "Pad" and any(any(pair) for pair in node.config["padding"]):
+        low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
+    place = channel_axis(node, rank)
+    return Interval(along(low, place, rank), along(high, place, rank))
+
+
+def moved(survey: Survey, node: Node, read: Sequence[Interval]) -> Found:
+    before, after = (survey.graph.spec(ref).dims for ref in (node.inputs[0], Ref(node.name)))
+    low, high = (
+        flattened(bound, before) if node.op == "Flatten" else reshaped(bound, before, after) for bound in (read[0].low, read[0].high)
+    )
+    return None if low is None or high is None else paired(low, high)
+
+
+def concat(survey: Survey, node: Node, read: Sequence[Interval]) -> Found:
+    dims = [survey.graph.spec(ref).dims for ref in node.inputs]
+    axis = node.config["axis"] % len(dims[0])
+    if axis == 0:
+        return None
+    low, high = (concatenated(bounds, axis, dims) for bounds in ([one.low for one in read], [one.high for one in read]))
+    return None if low is None or high is None else paired(low, high)
+
+
+def paired(low: Array, high: Array) -> Interval:
+    """Two bounds in one shape."""
+    low, high = np.broadcast_arrays(low, high)
+    return Interval(low, high)
+
+
+def joined(function: Callable[[Interval, Interval], tuple[Array, Array]]) -> Callable[[Survey, Node, Sequence[Interval]], Found]:
+    def join(survey: Survey, node: Node, read: Sequence[Interval]) -> Found:
+        rank = len(survey.graph.spec(Ref(node.name)).dims)
+        whole, *others = [survey.operand(ref, rank) for ref in node.inputs]
+        for other in others:
+            with np.errstate(invalid="ignore"):
+                low, high = function(whole, other)
+            whole = paired(np.where(np.isnan(low), -math.inf, low), np.where(np.isnan(high), math.inf, high))
+        return whole
+
+    return join
+
+
+def product(a: Interval, b: Interval) -> tuple[Array, Array]:
+    corners = [times(x, y) for x in (a.low, a.high) for y in (b.low, b.high)]
+    return np.minimum.reduce(np.broadcast_arrays(*corners)), np.maximum.reduce(np.broadcast_arrays(*corners))
+
+
+JOINS = ("Add", "Subtract", "Maximum", "Minimum", "Multiply")
+
+RULES: Mapping[str, Callable[[Survey, Node, Sequence[Interval]], Found]] = {
+    "Relu": relu,
+    **dict.fromkeys(("Identity", "Dropout"), handed_on),
+    **dict.fromkeys(("MaxPool", "AvgPool", "GlobalMaxPool", "GlobalAvgPool", "Pad", "Crop", "UpSample"), pooled),
+    **dict.fromkeys(("Flatten", "Reshape"), moved),
+    "Concat": concat,
+    "Add": joined(lambda a, b: (a.low + b.low, a.high + b.high)),
+    "Subtract": joined(lambda a, b: (a.low - b.high, a.high - b.low)),
+    "Maximum": joined(lambda a, b: (np.maximum(a.low, b.low), np.maximum(a.high, b.high))),
+    "Minimum": joined(lambda a, b: (np.minimum(a.low, b.low), np.minimum(a.high, b.high))),
+    "Multiply": joined(product),
+}
+
+IMAGES: Mapping[str, tuple[float, float]] = {
+    "Sigmoid": (0.0, 1.0),
+    "HardSigmoid": (0.0, 1.0),
+    "Softmax": (0.0, 1.0),
+    "Tanh": (-1.0, 1.0),
+    "Exp": (0.0, math.inf),
+    "Softplus": (0.0, math.inf),
+}
+"""Between which numbers everything lies that a function gives."""
