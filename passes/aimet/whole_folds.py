@@ -21,8 +21,8 @@ RULES = ("backward", "concat", FORWARD)
 
 @attrs.frozen
 class FoldWholeBatchNorms(FoldBatchNorms):
-    """`fold-batch-norms` by those of its rules that leave nothing behind, for layers of batch norm that are in `kept` at no place, and, where
-    there are `pairs` (linear layer, batch norm), for those alone.
+    """`fold-batch-norms` by those of its rules that leave nothing behind; not for the layers of batch norm in `kept`; and where there are
+    `pairs` (linear layer, batch norm), for those alone.
     """
 
     kept: frozenset[str] = frozenset()

@@ -56,8 +56,8 @@ def make_identity(bn: Any, backward: Any = None) -> None:
     `original_beta`, and the layer whose output that tells of as `folded_backward_into` (None where it was folded forward).
     """
     mean = np.asarray(bn.moving_mean)
-    bn.original_gamma = np.ones_like(mean) if bn.gamma is None else np.array(bn.gamma)
-    bn.original_beta = np.zeros_like(mean) if bn.beta is None else np.array(bn.beta)
+    bn.original_gamma = np.ones_like(mean) if bn.gamma is None else np.asarray(bn.gamma).copy()
+    bn.original_beta = np.zeros_like(mean) if bn.beta is None else np.asarray(bn.beta).copy()
     bn.folded_backward_into = None if backward is None else backward.name
     freeze(bn, {} if bn.gamma is None else {"gamma": np.ones_like(mean)}, {} if bn.beta is None else {"beta": np.zeros_like(mean)})
 
