@@ -11,7 +11,8 @@ import numpy as np
 from tfpasses.graph import Array, ChannelStats, Edit, LinearView, Node, Ref
 from tfpasses.manager import Context, Contract, Effect, Pass, Remark, register
 from tfpasses.passes.equalization.arithmetic import REACH, scaled, to_power_of_two
-from tfpasses.passes.equalization.channels import Channels, Clip, Kernel
+from tfpasses.passes.equalization.channels import Channels, Kernel
+from tfpasses.passes.equalization.clips import set_limits
 from tfpasses.passes.equalization.named_sets import read_sets, units_of_sets
 from tfpasses.passes.equalization.scaling import Scales, Unit, equalize, units
 
@@ -49,6 +50,11 @@ class CrossLayerScaling(Pass):
 
     def __attrs_post_init__(self) -> None:
         read_sets(self.only)
+
+    @property
+    def effect(self) -> Effect:
+        """Powers of two round nothing."""
+        return Effect.EXACT if self.scales == "pow2" else self.contract.effect
 
     def apply(self, edit: Edit, context: Context) -> Iterable[Remark]:
         """Scale all at once; a remark for each layer whose channels keep their scales, with the reason why."""
@@ -151,7 +157,9 @@ def write(channels: Channels, scale: Array, limits: bool, edit: Edit) -> None:
     for name, ref in channels.constants.items():
         divide_constant(edit.nodes[name], scale[channels.values[ref]], edit)
     for clip in channels.clips if limits else ():
-        limit(clip, scale[clip.channels], edit)
+        each = scale[clip.channels]
+        if (each != 1).any():
+            set_limits(edit.nodes[clip.node], clip.limit / each, edit)
     for (ref, kind), fact in list(edit.facts.items()):
         if kind == ChannelStats.kind and isinstance(fact, ChannelStats) and ref in channels.values:
             each = scale[channels.values[ref]].reshape(-1)
@@ -168,21 +176,6 @@ def divide_constant(node: Node, scale: Array, edit: Edit) -> None:
     if new.shape != array.shape:
         node = edit.change(node, specs=(attrs.evolve(node.specs[0], shape=new.shape),))
     edit.set_params(node, {"value": new})
-
-
-def limit(clip: Clip, scale: Array, edit: Edit) -> None:
-    """Take the limit out of an activation, and put a Minimum with the limits per channel behind it."""
-    if (scale == 1).all():
-        return
-    node = edit.nodes[clip.node]
-    spec = node.specs[0]
-    node = edit.change(node, config={**node.config, "max_value": None})
-    limits = (clip.limit / scale).astype("float32" if spec.dtype == "bfloat16" else spec.dtype)
-    value = Node(edit.fresh_name(f"{node.name}.limit.value"), "Const", specs=(attrs.evolve(spec, shape=limits.shape),))
-    constant = edit.add(value, [node])
-    edit.set_params(constant, {"value": limits})
-    least = edit.add(Node(edit.fresh_name(f"{node.name}.limit"), "Minimum", (Ref(constant.name), Ref(node.name)), specs=(spec,)), [node])
-    edit.redirect(Ref(node.name), Ref(least.name))
 
 
 # telling

@@ -208,17 +208,18 @@ def run(
     (its folder, or as loaded), a session, a graph.
 
     `verify`: `structure` and `shapes` check the graph after each pass; `numeric` also makes every pass that claims to keep the
-    function prove it against float64, on `data` (arrays by input name) or seeded random inputs. `facts`: what is known of the
-    model's values, or the file an earlier run saved. `inputs` and `outputs` name what is meant in a GraphDef or a session, `signature`
-    in a SavedModel. On operations of TensorFlow `canonicalize` runs first, named or not.
+    function prove it against float64, on `data` (arrays by input name) or seeded random inputs. Passes may look at `data`, too.
+    `facts`: what is known of the model's values, or the file an earlier run saved. `inputs` and `outputs` name what is meant in a
+    GraphDef or a session, `signature` in a SavedModel. On operations of TensorFlow `canonicalize` runs first, named or not.
 
     Raises `PipelineError` before anything runs, `PassError` where a pass fails, `VerificationError` where a check does.
     """
     if verify not in LEVELS:
         raise TfpassesError(f"verify={verify!r} is none of {', '.join(LEVELS)}")
-    if data is not None and verify != "numeric":
-        raise DataError('data is only used with verify="numeric"')
     passes = Pipeline.of(pipeline)
+    reads_data = any(item.contract.reads_data for item in passes.passes)
+    if data is not None and verify != "numeric" and not reads_data:
+        raise DataError('data is only used with verify="numeric", and by passes that look at data; here is none')
     origin = Path(model) if isinstance(model, str | Path) else None
     given = isinstance(model, Graph)
     model, graph = models.opened(model, models.Selection(names_of(inputs), names_of(outputs), signature))
@@ -232,11 +233,13 @@ def run(
     watching += [StructureCheck()] if level >= 1 else []
     watching += [ShapeCheck()] if level >= 2 else []
     evaluator, numeric = None, None
-    if verify == "numeric":
+    arrays = check_data(graph, data)
+    if verify == "numeric" or (reads_data and arrays is not None):
         evaluator = models.evaluator(graph)
-        numeric = NumericCheck(evaluator, check_data(graph, data))
+    if verify == "numeric" and evaluator is not None:
+        numeric = NumericCheck(evaluator, arrays)
         watching.append(numeric)
-    rewritten = run_passes(graph, passes, [*watching, *observers], evaluator)
+    rewritten = run_passes(graph, passes, [*watching, *observers], evaluator, arrays)
     done = Result(
         rewritten,
         rewritten,

@@ -137,15 +137,21 @@ class Survey:
         bias = np.zeros(view.out_channels) if view.bias is None else np.asarray(view.bias, np.float64)
         low, high = low + bias, high + bias
         spec = graph.spec(Ref(node.name))
-        least = np.abs(bias) * (unit(spec) or 0.0) / 2
         reach = np.maximum(bias - low, high - bias)
         with np.errstate(invalid="ignore"):
-            small = (reach > 0) & (reach <= least) & np.isfinite(bias)  # what such a channel adds to its bias is rounded away
+            small = (reach > 0) & (reach <= 2 * unit(spec) * np.abs(bias))  # its bias changes in its last digit at most
         if small.any():
             self.small[node.name] = np.where(small, reach, 0.0)
             low, high = np.where(small, bias, low), np.where(small, bias, high)
+        low, high = np.where(low == high, rounded(low, spec.dtype), low), np.where(low == high, rounded(high, spec.dtype), high)
         out = view.channel_axis(rank)
         return Interval(along(low, out, rank), along(high, out, rank))
+
+
+def rounded(values: Array, dtype: str) -> Array:
+    """As they are computed, in float64 again."""
+    with np.errstate(over="ignore"):
+        return values if dtype == "bfloat16" else values.astype(dtype).astype(np.float64)
 
 
 def sums(kernel: KernelView, low: Array, high: Array) -> tuple[Array, Array]:

@@ -53,6 +53,8 @@ class Contract:
     """Properties that may no longer hold afterwards; facts of these kinds that the pass did not renew are dropped."""
     after: tuple[str, ...] = ()
     """Names of passes that go first where both are in a pipeline."""
+    reads_data: bool = False
+    """Whether it looks at the data that the user gives."""
 
 
 def requirement_name(requirement: Requirement) -> str:

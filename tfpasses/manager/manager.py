@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 
-from tfpasses.graph import Edit, Evaluator, Graph, Rewrite, TfpassesError
+from tfpasses.graph import Array, Edit, Evaluator, Graph, Rewrite, TfpassesError
 from tfpasses.manager.contract import Property
 from tfpasses.manager.errors import PassError
 from tfpasses.manager.observers import Observer, PassRecord
@@ -18,8 +18,15 @@ from tfpasses.pattern import RewriteError
 __all__ = ["run_passes"]
 
 
-def run_passes(graph: Graph, pipeline: Pipeline, observers: Sequence[Observer] = (), evaluator: Evaluator | None = None) -> Graph:
-    """Run a pipeline. The graph that goes in is never changed; the one that comes out shares what was not touched.
+def run_passes(
+    graph: Graph,
+    pipeline: Pipeline,
+    observers: Sequence[Observer] = (),
+    evaluator: Evaluator | None = None,
+    data: Mapping[str, Array] | None = None,
+) -> Graph:
+    """Run a pipeline. The graph that goes in is never changed; the one that comes out shares what was not touched. `data` are arrays by
+    input name, for passes that look at such; they need the evaluator.
 
     Raises `PipelineError` before anything runs, `PassError` (with its cause) where a pass raises, and whatever an observer raises.
     """
@@ -29,7 +36,7 @@ def run_passes(graph: Graph, pipeline: Pipeline, observers: Sequence[Observer] =
     for item in passes:
         for observer in observers:
             observer.pass_started(item, graph)
-        record = run_pass(item, graph, observers, evaluator)
+        record = run_pass(item, graph, observers, evaluator, data)
         for observer in observers:
             observer.pass_ended(record)
         graph = record.after
@@ -38,7 +45,13 @@ def run_passes(graph: Graph, pipeline: Pipeline, observers: Sequence[Observer] =
     return graph
 
 
-def run_pass(item: Pass, graph: Graph, observers: Sequence[Observer], evaluator: Evaluator | None) -> PassRecord:
+def run_pass(
+    item: Pass,
+    graph: Graph,
+    observers: Sequence[Observer],
+    evaluator: Evaluator | None,
+    data: Mapping[str, Array] | None = None,
+) -> PassRecord:
     """One pass on one graph."""
     edit = Edit(graph, made_by=item.name)
 
@@ -53,7 +66,7 @@ def run_pass(item: Pass, graph: Graph, observers: Sequence[Observer], evaluator:
             raise
 
     try:
-        remarks = tuple(item.apply(edit, Context(evaluator, on_rewrite)))
+        remarks = tuple(item.apply(edit, Context(evaluator, data, on_rewrite)))
         after = edit.freeze()
     except Exception as error:
         if error in raised:  # the observer's own, no fault of the pass

@@ -61,7 +61,7 @@ class NumericCheck(Observer):
 
     def pass_ended(self, record: PassRecord) -> None:
         """Verify the pass, if it claims to keep the function and did anything."""
-        effect = record.pass_.contract.effect
+        effect = record.pass_.effect
         if not effect.preserves or not record.journal:
             return
         inputs = self.inputs if self.inputs is not None else random_inputs(record.before)
@@ -98,7 +98,7 @@ def verify(record: PassRecord, evaluator: Evaluator, inputs: Mapping[str, Array]
     fed = {Ref(name): array for name, array in inputs.items()}
     border = list(dict.fromkeys(ref for region in found for ref in region.feeds))
     values = dict(zip(border, evaluator.compile(before, list(fed), border)(fed), strict=True)) if border else {}
-    name, exact = record.pass_.name, record.pass_.contract.effect is Effect.EXACT
+    name, exact = record.pass_.name, record.pass_.effect is Effect.EXACT
     for region in found:
         feeds = {ref: values[ref] for ref in region.feeds}
         kept = [ref for ref in region.fetches if follow(ref, moved).node in after.nodes]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
 import attrs
 
-from tfpasses.graph import Edit, Evaluator, Rewrite
-from tfpasses.manager.contract import Contract
+from tfpasses.graph import Array, Edit, Evaluator, Rewrite
+from tfpasses.manager.contract import Contract, Effect
 from tfpasses.pattern import Match, Matcher, Miss, Pattern, Rule, RuleSet
 
 __all__ = ["Context", "Pass", "Remark", "rule"]
@@ -35,6 +35,8 @@ class Context:
     """What a pass may use besides the graph."""
 
     evaluator: Evaluator | None = None
+    data: Mapping[str, Array] | None = None
+    """What the user gave as the model's inputs, by name."""
     on_rewrite: Callable[[Rewrite], None] = lambda _: None
 
 
@@ -57,6 +59,11 @@ class Pass:
 
     name: ClassVar[str]
     contract: ClassVar[Contract]
+
+    @property
+    def effect(self) -> Effect:
+        """What this very pass does to the function: what its contract says, where no option says otherwise."""
+        return self.contract.effect
 
     @property
     def rules(self) -> tuple[Rule, ...]:

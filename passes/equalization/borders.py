@@ -1,0 +1,67 @@
+"""What a linear layer makes of an image that is the same everywhere, where zero padding meets it: less at the border than inside."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import attrs
+import numpy as np
+
+from tfpasses.graph import Array, Edit, LinearView, Node, Ref, channel_axis
+
+__all__ = ["add_map", "border_map"]
+
+
+def border_map(node: Node, vector: Array, graph: Any) -> Array | str:
+    """What a convolution gives, less its bias, for one number per input channel: float64, one a place of its output, without the batch.
+
+    Of each tap counts the part that sees the image. Or says why that is not known.
+    """
+    if node.op not in ("Conv", "DepthwiseConv", "SeparableConv"):
+        return f"what zeros do at the border of a {node.op} is not known"
+    view, config = LinearView.of(node, graph), node.config
+    dims = graph.spec(node.inputs[0]).dims
+    axis = channel_axis(node, len(dims))
+    spatial = [size for place, size in enumerate(dims) if place not in (0, axis)]
+    if None in spatial:
+        return "the size of the image is not known"
+    sizes = [size for size in spatial if size is not None]
+    first = view.kernels[0]
+    seen = np.asarray(first.kernel, np.float64) * first.as_stored(np.broadcast_to(first.per_in(vector), first.shape))
+    taps = seen.reshape(*first.kernel.shape[:-2], -1) if first.depthwise else summed(seen)
+    for size, stride, dilation in zip(sizes, config["strides"], config["dilation"], strict=True):
+        taps = np.tensordot(taps, visible(size, taps.shape[0], stride, dilation, config["padding"]), (0, 1))  # its axis goes last
+    whole = np.moveaxis(taps, 0, -1)
+    if node.op == "SeparableConv":
+        whole = whole @ np.asarray(view.kernels[1].kernel, np.float64).reshape(whole.shape[-1], -1)
+    return np.moveaxis(whole, -1, axis - 1)
+
+
+def summed(seen: Array) -> Array:
+    """The sum over input channels, [k.., out]."""
+    return np.asarray(seen.sum(axis=-2))
+
+
+def visible(size: int, taps: int, stride: int, dilation: int, padding: str) -> Array:
+    """Whether each tap sees the image at each place of the output along one axis: 1 or 0, [places, taps]."""
+    reach = (taps - 1) * dilation + 1
+    if padding == "same":
+        places = math.ceil(size / stride)
+        before = max((places - 1) * stride + reach - size, 0) // 2
+    else:
+        before = reach - 1 if padding == "causal" else 0
+        places = (size + before - reach) // stride + 1
+    at = np.arange(places)[:, None] * stride + np.arange(taps)[None] * dilation - before
+    return np.asarray((at >= 0) & (at < size), np.float64)
+
+
+def add_map(node: Node, values: Array, edit: Edit) -> Node:
+    """Put the addition of a map (without the batch) behind a node."""
+    spec = edit.spec(Ref(node.name))
+    array = values[None].astype("float32" if spec.dtype == "bfloat16" else spec.dtype)
+    constant = edit.add(Node(edit.fresh_name(f"{node.name}.border.value"), "Const", specs=(attrs.evolve(spec, shape=array.shape),)), [node])
+    edit.set_params(constant, {"value": array})
+    added = edit.add(Node(edit.fresh_name(f"{node.name}.border"), "Add", (Ref(constant.name), Ref(node.name)), specs=(spec,)), [node])
+    edit.redirect(Ref(node.name), Ref(added.name))
+    return added

@@ -1,0 +1,157 @@
+"""Channels that are the same for every input: their part in the next layer goes into its bias."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import attrs
+import numpy as np
+
+from tfpasses.graph import Array, Edit, LinearView, Node, channel_axis, has_trait
+from tfpasses.manager import Context, Contract, Effect, Pass, Remark, register
+from tfpasses.passes.equalization.borders import add_map, border_map
+from tfpasses.passes.equalization.intervals import UNKNOWN, Intervals
+from tfpasses.passes.equalization.layouts import of_channels
+from tfpasses.passes.folding.paths import misplaces_bias, pads_zeros
+
+__all__ = ["FoldConstantChannels"]
+
+
+@register
+@attrs.frozen
+class FoldConstantChannels(Pass):
+    """Fold channels that are constant into the bias of the layer that reads them, and clear what that layer's kernel has for them.
+
+    A channel whose kernel is zero is b for every input, and k = act(b) behind what follows: b2' = b2 + k·sum W2(in = channel) over the
+    taps, and W2(in = channel)' = 0. It computes the same, but the cleared weights no longer set the range by which the kernel is
+    quantized. Found by interval arithmetic from the inputs on, through activations, pools, sums and joins; of a depthwise layer the
+    whole output channel becomes constant in turn.
+
+    Where zero padding meets the kernel this holds for k = 0 alone. Else `padding=refuse` leaves the channel, `border-map` adds what is
+    right at each place of the image (whose size must be known), `approximate` errs at the border. `input_range="-1:1"` says between which
+    numbers the inputs lie: with it, channels whose kernel is too small to change their bias by a rounding are constant, too.
+    """
+
+    name = "fold-constant-channels"
+    contract = Contract(Effect.REASSOCIATES, after=("fold-batch-norms",))
+
+    padding: Literal["refuse", "border-map", "approximate"] = "refuse"
+    input_range: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        read_range(self.input_range)
+
+    @property
+    def effect(self) -> Effect:
+        """At a border, `padding=approximate` changes the function."""
+        return Effect.APPROXIMATES if self.padding == "approximate" else self.contract.effect
+
+    def apply(self, edit: Edit, context: Context) -> Iterable[Remark]:
+        """Clear what is constant, layer by layer; a remark for each says how much, and how large it was."""
+        found = Intervals.of(edit, read_range(self.input_range))
+        done: set[str] = set()
+        for node in list(edit.nodes.values()):
+            if node.name in done or not has_trait(node, "linear"):
+                continue
+            layer = [edit.nodes[name] for name in dict.fromkeys(name for key in node.params.values() for name in edit.weight_users[key])]
+            done.update(one.name for one in layer)
+            if all(one.op == node.op and dict(one.params) == dict(node.params) for one in layer):
+                yield from self.clear(layer, found, edit, context)
+        for name, parts in found.small.items():
+            count, most = int((parts > 0).sum()), float(parts.max())
+            text = f"{count} channels are their bias but for {most:.2g} at most, which is rounded away"
+            yield Remark(self.name, "note", name, text)
+
+    def clear(self, layer: Sequence[Node], found: Intervals, edit: Edit, context: Context) -> Iterable[Remark]:
+        """One layer, at all its uses."""
+        view, node = LinearView.of(layer[0], edit), layer[0]
+        constant = constants(layer, view, found, edit)
+        first = view.kernels[0]
+        ranges = first.of_in(first.magnitudes.max(axis=2, initial=0.0))
+        wanted = np.isfinite(constant) & (ranges > 0)
+        if not wanted.any() or not all(np.isfinite(array).all() for array in edit.params(node).values()):
+            return
+        maps: list[Array] = []
+        kept = wanted & (constant != 0) & any(pads_zeros(one, edit) for one in layer)
+        if kept.any() and self.padding == "border-map":
+            found_maps = [border_map(one, np.where(kept, constant, 0.0), edit) for one in layer]
+            maps = [one for one in found_maps if not isinstance(one, str)]
+        reason = self.refusal(layer, kept, maps, edit)
+        if reason:
+            wanted &= ~kept
+            yield Remark(self.name, "missed", node.name, f"{int(kept.sum())} constant channels stay: {reason[0]}", reason[1])
+        inside = wanted & (constant != 0) if not maps else wanted & (constant != 0) & ~kept
+        if inside.any() and view.bias is None and any(misplaces_bias(one, edit) for one in layer):
+            reason = (misplaces_bias(node, edit) or misplaces_bias(layer[-1], edit), "")
+            yield Remark(self.name, "missed", node.name, f"{int(inside.sum())} constant channels stay: {reason[0]}")
+            wanted, inside = wanted & ~inside, np.zeros_like(inside)
+        if not wanted.any():
+            return
+        edit.savepoint()
+        changed: dict[str, Array] = {first.slot: cleared(view, wanted)}
+        if inside.any():
+            bias = view.response(np.where(inside, constant, 0.0)) + (0.0 if view.bias is None else np.asarray(view.bias, np.float64))
+            changed["bias"] = bias.astype(view.kernel.dtype if view.bias is None else view.bias.dtype)
+        edit.set_params(layer, changed)
+        for one, values in zip(layer, maps if (wanted & kept).any() else [], strict=False):
+            add_map(edit.nodes[one.name], values, edit)
+        largest = float(ranges[wanted].max())
+        edit.note(channels=int(wanted.sum()), cleared=largest)
+        context.on_rewrite(edit.commit("clear", node.name))
+        yield Remark(self.name, "note", node.name, told(wanted, constant, ranges))
+
+    def refusal(self, layer: Sequence[Node], kept: Array, maps: Sequence[Array], edit: Edit) -> tuple[str, str] | None:
+        """Why channels of constants other than 0 stay where zeros meet the kernel, and what would help; None where they do not."""
+        if not kept.any() or self.padding == "approximate" or len(maps) == len(layer):
+            return None
+        if self.padding == "refuse":
+            return f"{layer[0].name} pads with zeros, which they are not", "padding=border-map corrects the border"
+        why = next(one for node in layer if isinstance(one := border_map(node, np.where(kept, 1.0, 0.0), edit), str))
+        return why, "padding=approximate errs at the border"
+
+
+def read_range(text: str) -> tuple[float, float]:
+    """`low:high` as numbers; nothing is anything. Raises `ValueError` for another text."""
+    if not text:
+        return UNKNOWN
+    low, colon, high = text.partition(":")
+    try:
+        bounds = float(low), float(high)
+    except ValueError:
+        bounds = (0.0, -1.0)
+    if not colon or not bounds[0] <= bounds[1]:
+        raise ValueError(f"input-range={text!r}: write the least and the largest number that the inputs hold, as -1:1")
+    return bounds
+
+
+def constants(layer: Sequence[Node], view: LinearView, found: Intervals, edit: Edit) -> Array:
+    """The number that each input channel always is, at every use of a layer; NaN where it is not one."""
+    whole = np.full(view.in_channels, np.nan)
+    for place, node in enumerate(layer):
+        bounds = found.values.get(node.inputs[0])
+        if bounds is None:
+            return np.full(view.in_channels, np.nan)
+        axis = channel_axis(node, len(edit.spec(node.inputs[0]).dims))
+        each = of_channels(np.nan_to_num(bounds.constant, nan=np.inf), axis, view.in_channels)
+        each = np.full(view.in_channels, np.nan) if each is None else np.where(np.isinf(each), np.nan, each)
+        whole = each if place == 0 else np.where(whole == each, whole, np.nan)
+    return whole
+
+
+def cleared(view: LinearView, channels: Array) -> Array:
+    """The kernel that reads, with zeros for some input channels."""
+    first = view.kernels[0]
+    gone = first.as_stored(np.broadcast_to(first.per_in(channels), first.shape))
+    return np.where(gone, np.zeros((), first.kernel.dtype), first.kernel)
+
+
+def told(wanted: Array, constant: Array, ranges: Array) -> str:
+    """What was cleared, in a line."""
+    zero = int((wanted & (constant == 0)).sum())
+    others = np.unique(constant[wanted & (constant != 0)])
+    said = ", ".join(f"{number:.3g}" for number in others[:3]) + (", .." if len(others) > 3 else "")
+    parts = [f"{zero} are always 0"] * bool(zero) + [f"{int(wanted.sum()) - zero} always {said}"] * bool(len(others))
+    rest = ranges[~wanted]
+    largest = f"weights of up to {float(ranges[wanted].max()):.3g} cleared for them; the largest that stays is "
+    return f"of the channels it reads {' and '.join(parts)}: {largest}{float(rest.max(initial=0.0)):.3g}"
