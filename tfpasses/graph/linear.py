@@ -53,6 +53,11 @@ class KernelView:
         return self.shape[1] * self.shape[2]
 
     @property
+    def out_axes(self) -> tuple[int, ...]:
+        """The kernel's axes that together count the output channels: two of a depthwise one (channel = in·multiplier + m)."""
+        return (-2, -1) if self.depthwise else (-2,) if self.transposed else (-1,)
+
+    @property
     def magnitudes(self) -> Array:
         """The largest magnitude over the taps, [in, groups, out], in the kernel's dtype (float32 for half precision); not to be written to
         where the kernel is not.
