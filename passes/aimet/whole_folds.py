@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import attrs
+import numpy as np
 
-from tfpasses.graph import Graph, Node, TfpassesError, has_trait
+from tfpasses.graph import ChannelStats, Graph, Node, Ref, TfpassesError, has_trait
 from tfpasses.manager import Journal, PassRecord, Pipeline, RemarkLog, run_passes
 from tfpasses.passes.fold_batch_norms import FoldBatchNorms
+from tfpasses.passes.folding.arithmetic import Affine
 from tfpasses.passes.named_pairs import layer_of
 from tfpasses.pattern import Rule
 
@@ -50,10 +52,14 @@ class FoldRecord:
     after: Graph
     pairs: tuple[tuple[Node, Node], ...]
     """(linear node, batch norm) as they were, those folded backward first."""
-    forward: frozenset[str]
-    """The names of the batch norms that were folded forward."""
     reasons: dict[str, str]
     """Layer of batch norm -> why it stays."""
+
+    def tells_of(self, linear: Node, bn: Node) -> bool:
+        """Whether the output of a linear node now has the mean and the deviation that a batch norm gave it."""
+        known = self.after.facts.get((Ref(linear.name), ChannelStats.kind))
+        stats = Affine.of(bn, self.before).stats
+        return isinstance(known, ChannelStats) and np.array_equal(known.mean, stats.mean) and np.array_equal(known.std, stats.std)
 
     @property
     def changed(self) -> Iterator[tuple[Node, Node]]:
@@ -98,4 +104,4 @@ def recorded(before: Graph, after: Graph, record: PassRecord, reasons: dict[str,
         found[rewrite.rule] += [(linear, norm) for linear in linears for norm in norms]
     place = {name: number for number, name in enumerate(before.nodes)}
     ordered = [sorted(pairs, key=lambda pair: place[pair[0].name]) for pairs in (found["backward"] + found["concat"], found[FORWARD])]
-    return FoldRecord(before, after, tuple(ordered[0] + ordered[1]), frozenset(bn.name for _, bn in ordered[1]), reasons)
+    return FoldRecord(before, after, tuple(ordered[0] + ordered[1]), reasons)

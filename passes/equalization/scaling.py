@@ -135,10 +135,30 @@ def solved(unit: Unit, state: State, low: Array, reach: float, total: Array, pow
     first = state.largest(unit.regions[0], [(kernels[number].outs, state.given(number)) for number in unit.producers])
     last = state.largest(unit.regions[-1], [(kernels[number].ins, state.read(number)) for number in unit.consumers])
     middles = [state.given(number)[order] for number, order in zip(unit.middles, orders(unit, state), strict=True)]
+    ranges = [first, *middles, last]
+    steps = balanced(ranges, reach)
+    idle = np.min(ranges, axis=0) == 0
+    if idle.any() and not idle.all():
+        settle(ranges, steps, idle)
     bounded = []
-    for region, step in zip(unit.regions, balanced([first, *middles, last], reach), strict=True):
+    for region, step in zip(unit.regions, steps, strict=True):
         bounded.append(np.clip(total[region] * step**power, low[region], reach) / total[region])
     return bounded
+
+
+def settle(ranges: Sequence[Array], steps: Sequence[Array], idle: Array) -> None:
+    """Scale the channels, too, of which a kernel has nothing, pair by pair: where both sides have a range to make them equal, where one
+    has not so far that the other does not exceed the largest range that the channels have which all kernels have something of.
+    """
+    most = float(np.exp2(np.log2([each[~idle] for each in ranges]).mean(axis=0).max()))
+    given = ranges[0][idle]
+    for step, each in zip(steps, ranges[1:], strict=True):
+        read = each[idle]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            equal = np.sqrt(given / read)
+            scale = np.where((given > 0) & (read > 0), equal, np.where(read > most, most / read, np.where(given > most, given / most, 1.0)))
+        step[idle] = scale
+        given = read * scale
 
 
 def orders(unit: Unit, state: State) -> Iterator[Array]:

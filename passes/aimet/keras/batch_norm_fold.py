@@ -81,16 +81,15 @@ def apply(model: Any, record: FoldRecord) -> Any:
     """Change the layers as a fold says; gives the new model, without the batch norms that were folded."""
     from tfpasses.frontends.keras.same_layers import without_layers
 
-    pairs = pairs_of(record)
-    gone = {id(bn): bn for _, bn in pairs}
+    gone = {id(bn): bn for _, bn in pairs_of(record)}
     new = without_layers(model, list(gone.values()))
     for before, after in record.changed:
         assert before.owner is not None
         write(before.owner.source, {slot: record.after.weights[key] for slot, key in after.params.items()})
-    forward = {id(node.owner.source) for _, node in record.pairs if node.name in record.forward and node.owner is not None}
-    into = {id(bn): layer for layer, bn in pairs}
+    told = [(linear.owner, bn.owner) for linear, bn in record.pairs if record.tells_of(linear, bn)]
+    layers = {id(bn.source): linear.source.name for linear, bn in told if linear is not None and bn is not None}
     for key, bn in gone.items():
-        make_identity(bn, None if key in forward else into[key])
+        make_identity(bn, layers.get(key))
     reset_functions(model)
     return new
 

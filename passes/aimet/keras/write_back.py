@@ -51,14 +51,14 @@ def add(layer: Any, slot: str, array: Array) -> None:
     variable.assign(array)
 
 
-def make_identity(bn: Any, backward: Any = None) -> None:
+def make_identity(bn: Any, tells_of: str | None) -> None:
     """Let a batch norm give on what it reads, bit for bit, also in training. What it was trained to is remembered as `original_gamma` and
-    `original_beta`, and the layer whose output that tells of as `folded_backward_into` (None where it was folded forward).
+    `original_beta`, and the name of the layer whose output now has that deviation and mean, if any has, as `tells_of`.
     """
     mean = np.asarray(bn.moving_mean)
     bn.original_gamma = np.ones_like(mean) if bn.gamma is None else np.asarray(bn.gamma).copy()
     bn.original_beta = np.zeros_like(mean) if bn.beta is None else np.asarray(bn.beta).copy()
-    bn.folded_backward_into = None if backward is None else backward.name
+    bn.tells_of = tells_of
     freeze(bn, {} if bn.gamma is None else {"gamma": np.ones_like(mean)}, {} if bn.beta is None else {"beta": np.zeros_like(mean)})
 
 
