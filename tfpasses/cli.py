@@ -170,16 +170,17 @@ def run(
 @main.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def list_passes(as_json: bool) -> None:
-    """List the passes that are installed, with their options."""
-    from tfpasses.manager import registered_passes
+    """List the passes and named pipelines that are installed, with their options."""
+    from tfpasses.manager import named_pipelines, registered_passes
     from tfpasses.view import list_json
 
-    installed = list_json(registered_passes())
+    installed = list_json(registered_passes(), named_pipelines())
     if as_json:
         click.echo(json_text(installed))
         return
-    for item in installed["passes"]:
-        click.echo(f"{item['name']}: {item['summary']}\n  effect: {item['effect']}")
+    for item in (*installed["passes"], *installed["pipelines"]):
+        effect = item.get("effect")
+        click.echo(f"{item['name']}: {item['summary']}\n  {f'effect: {effect}' if effect else 'a named pipeline'}")
         for option, about in item["options"].items():
             click.echo(f"  {option}={about['type']} ({'required' if about['required'] else 'default ' + str(about['default'])})")
 

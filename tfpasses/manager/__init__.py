@@ -4,6 +4,7 @@ from tfpasses.manager.compare import OutputDifference, compare_outputs
 from tfpasses.manager.contract import Contract, Effect, Property
 from tfpasses.manager.errors import PassError, PipelineError, RegistryError, VerificationError
 from tfpasses.manager.manager import run_passes
+from tfpasses.manager.named_pipelines import NamedPipeline, named_pipelines
 from tfpasses.manager.numeric import NumericCheck, Verdict, random_inputs
 from tfpasses.manager.observers import Journal, Observer, PassRecord, RemarkLog, ShapeCheck, StructureCheck, Timing
 from tfpasses.manager.passes import Context, Pass, Remark, rule
@@ -15,6 +16,7 @@ __all__ = [
     "Contract",
     "Effect",
     "Journal",
+    "NamedPipeline",
     "NumericCheck",
     "Observer",
     "OutputDifference",
@@ -34,6 +36,7 @@ __all__ = [
     "VerificationError",
     "compare_outputs",
     "find_pass",
+    "named_pipelines",
     "options_of",
     "pass_names",
     "random_inputs",

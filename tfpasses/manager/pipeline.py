@@ -13,11 +13,12 @@ import typing
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeVar
 
 import attrs
 
 from tfpasses.manager.errors import PipelineError
+from tfpasses.manager.named_pipelines import NamedPipeline, find_named_pipeline
 from tfpasses.manager.passes import Pass
 from tfpasses.manager.registry import find_pass
 
@@ -28,6 +29,7 @@ ITEM = re.compile(rf"\s*(?P<name>{NAME})\s*(?P<brace>\{{)?")
 OPTION = re.compile(rf'\s*(?P<key>{NAME})\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^\s{{}}",=]+))')
 CLOSE, COMMA = re.compile(r"\s*\}"), re.compile(r"\s*(?:,|$)")
 NONE = "none"
+M = TypeVar("M", bound=Pass | NamedPipeline)
 Options = dict[str, str | None]
 """Option -> its text; None for the bare word `none`."""
 BARE = re.compile(r'[^\s{}",=\\]+')
@@ -74,7 +76,7 @@ class Pipeline:
             end = COMMA.match(text, position)
             if end is None:
                 raise PipelineError(f"pipeline {text!r}: a comma or the end is expected at column {_column(text, position)}")
-            passes.append(_build(item["name"], options))
+            passes += _build(item["name"], options)
             position = end.end()
             if not end[0].strip():
                 return cls(tuple(passes))
@@ -91,16 +93,16 @@ class Pipeline:
         tables = content.get("pass")
         if not isinstance(tables, list) or not tables or any(not isinstance(t, dict) or not isinstance(t.get("name"), str) for t in tables):
             raise PipelineError(f"{path}: a pipeline file has a table [[pass]] with a name for every pass")
-        return cls(tuple(_build(t["name"], {k: _toml_text(v) for k, v in t.items() if k != "name"}) for t in tables))
+        return cls(item for t in tables for item in _build(t["name"], {k: _toml_text(v) for k, v in t.items() if k != "name"}))
 
     def __str__(self) -> str:
         return ",".join(map(_format, self.passes))
 
 
-def options_of(cls: type[Pass]) -> Mapping[str, tuple[Any, Any]]:
-    """A pass's options: name -> (type, default)."""
+def options_of(cls: type[Any]) -> Mapping[str, tuple[Any, Any]]:
+    """The options of a pass, or of a named pipeline: name -> (type, default)."""
     hints = typing.get_type_hints(cls)
-    return {_key(field): (hints[field.name], field.default) for field in attrs.fields(cls) if field.init}  # type: ignore[arg-type]
+    return {_key(field): (hints[field.name], field.default) for field in attrs.fields(cls) if field.init}
 
 
 def type_name(kind: Any) -> str:
@@ -138,13 +140,20 @@ def _options(text: str, position: int) -> tuple[Options, int]:
     return options, close.end()
 
 
-def _build(name: str, options: Options) -> Pass:
-    cls = find_pass(name)
+def _build(name: str, options: Options) -> tuple[Pass, ...]:
+    """The pass of that name, or the passes that a named pipeline stands for."""
+    named = find_named_pipeline(name)
+    if named is not None:
+        return Pipeline.parse(_made(named, f"pipeline {name}", options).text).passes
+    return (_made(find_pass(name), f"pass {name}", options),)
+
+
+def _made(cls: type[M], what: str, options: Options) -> M:
     known = options_of(cls)
     values = {}
     for key, text in options.items():
         if key not in known:
-            raise PipelineError(f"pass {name} has no option {key!r}; it has {', '.join(map(repr, known)) or 'none'}")
+            raise PipelineError(f"{what} has no option {key!r}; it has {', '.join(map(repr, known)) or 'none'}")
         kind, default = known[key]
         try:
             values[key.replace("-", "_")] = _value(text, kind)
@@ -152,15 +161,15 @@ def _build(name: str, options: Options) -> Pass:
             raise
         except ValueError:
             raise PipelineError(
-                f"pass {name}, option {key}: {NONE if text is None else text!r} is not {type_name(kind)} (default {_plain(default)})"
+                f"{what}, option {key}: {NONE if text is None else text!r} is not {type_name(kind)} (default {_plain(default)})"
             ) from None
     missing = [key for key, (_, default) in known.items() if default is attrs.NOTHING and key not in options]
     if missing:
-        raise PipelineError(f"pass {name} needs option {missing[0]} ({type_name(known[missing[0]][0])})")
+        raise PipelineError(f"{what} needs option {missing[0]} ({type_name(known[missing[0]][0])})")
     try:
         return cls(**values)
     except (ValueError, TypeError) as error:
-        raise PipelineError(f"pass {name}: {error}") from error
+        raise PipelineError(f"{what}: {error}") from error
 
 
 def _value(text: str | None, kind: Any) -> Any:

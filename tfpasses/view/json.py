@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import attrs
@@ -10,7 +11,7 @@ import numpy as np
 
 from tfpasses.graph import Array, Fact, Graph, Node, Ref
 from tfpasses.graph.text import format_value
-from tfpasses.manager import Pass, PassRecord, Remark, Verdict, options_of, type_name
+from tfpasses.manager import NamedPipeline, Pass, PassRecord, Remark, Verdict, options_of, type_name
 
 __all__ = ["graph_json", "list_json", "run_json", "verify_json"]
 
@@ -137,15 +138,20 @@ def verify_json(differences: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-def list_json(passes: Mapping[str, type[Pass]]) -> dict[str, Any]:
-    """Passes with their options; defaults are spelled as a pipeline spells them."""
-    return {"format": "tfpasses-list", "version": LIST_VERSION, "passes": [pass_json(name, cls) for name, cls in passes.items()]}
+def list_json(passes: Mapping[str, type[Pass]], pipelines: Mapping[str, type[NamedPipeline]] = MappingProxyType({})) -> dict[str, Any]:
+    """Passes and named pipelines with their options; defaults are spelled as a pipeline spells them."""
+    return {
+        "format": "tfpasses-list",
+        "version": LIST_VERSION,
+        "passes": [{**entry(name, cls), "effect": cls.contract.effect.value} for name, cls in passes.items()],
+        "pipelines": [entry(name, cls) for name, cls in pipelines.items()],
+    }
 
 
-def pass_json(name: str, cls: type[Pass]) -> dict[str, Any]:
+def entry(name: str, cls: type[Pass | NamedPipeline]) -> dict[str, Any]:
     options = {}
     for option, (kind, default) in options_of(cls).items():
         spelled = None if default in (None, attrs.NOTHING) else str(default).lower() if isinstance(default, bool) else str(default)
         options[option] = {"type": type_name(kind), "default": spelled, "required": default is attrs.NOTHING}
     summary = (cls.__doc__ or "").strip().partition("\n")[0]
-    return {"name": name, "summary": summary, "effect": cls.contract.effect.value, "options": options}
+    return {"name": name, "summary": summary, "options": options}

@@ -44,15 +44,17 @@ class Wiring:
         return type(source)([source.inputs[0], *left], name=source.name)
 
     def functional(self, source: Any) -> Any:
+        ends: dict[str, Any] = {}
         named: dict[tuple[int, str], Any] = {}
 
         def output(tensor: Any, old: Any) -> Any:
             layer = old._keras_history.operation
             if self.layer(layer) is not None:
                 return tensor
+            end = ends.setdefault(layer.name, keras.layers.Identity(name=layer.name, dtype=tensor.dtype))  # of a layer called twice
             key = (id(tensor), layer.name)
             if key not in named:  # one value may be given out twice
-                named[key] = keras.layers.Identity(name=layer.name, dtype=tensor.dtype)(tensor)
+                named[key] = end(tensor)
             return named[key]
 
         found = source._run_through_graph(source._inputs, operation_fn=self.layer, call_fn=called)
