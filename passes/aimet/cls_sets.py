@@ -155,15 +155,15 @@ def why_unsafe(names: Sequence[str], graph: Graph) -> str:
     edit = Edit(graph)
     channels = Channels.of(edit)
     for a, b in pairwise(names):
+        first = next(kernel for kernel in reversed(channels.kernels) if a in kernel.nodes)
+        kept = first.outs[channels.fixed[first.outs] >= 0]
+        if kept.size:
+            return "{}: {}".format(*channels.reasons[channels.fixed[kept[0]]])
         try:
             (unit,) = units_of_sets([(a, b)], channels, edit)
         except PassError as error:
             return str(error).partition(": ")[2]
-        first, second = (channels.kernels[number] for number in (*unit.producers, *unit.consumers))
-        kept = first.outs[channels.fixed[first.outs] >= 0]
-        if kept.size:
-            return "{}: {}".format(*channels.reason(int(kept[0])) or ("", ""))
-        if not meets(first, second):
+        if not meets(first, channels.kernels[unit.consumers[0]]):
             return f"{b} does not read each channel of {a} at its place"
     return ""
 

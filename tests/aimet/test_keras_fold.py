@@ -90,7 +90,7 @@ def test_pairs_come_backward_first_then_forward_each_in_the_order_of_the_model()
     original = copy_of(model)
     pairs, new = fold_all_batch_norms(model)
     assert [(layer.name, bn.name) for layer, bn in pairs] == [("first", "after"), ("second", "before")]
-    assert [bn.folded_backward_into for _, bn in pairs] == ["first", None]
+    assert [bn.tells_of for _, bn in pairs] == ["first", None]
     assert names(new) == ["x", "first", "relu", "second", "y"]
     assert_both_compute_it(original, batch(model), model, new)
 
@@ -217,6 +217,17 @@ def test_an_output_keeps_its_name_where_a_batch_norm_gave_it(sequential):
     assert isinstance(new.get_layer("end"), L.Identity)
     assert [tensor._keras_history.operation.name for tensor in new.outputs] == ["end"]
     assert_both_compute_it(original, x, model, new)
+
+
+def test_outputs_of_one_batch_norm_called_twice_keep_their_names():
+    conv, bn = L.Conv2D(3, 3, padding="same", name="c"), L.BatchNormalization(name="b")
+    x = keras.Input((6, 6, 3), name="x")
+    y = bn(conv(x))
+    model = bite(keras.Model(x, [y, bn(conv(L.ReLU()(y))), y]))
+    original = copy_of(model)
+    _, new = fold_all_batch_norms(model)
+    assert new.output_names == model.output_names == ["b", "b", "b"]
+    assert_both_compute_it(original, batch(model), model, new)
 
 
 def nested(**how):
