@@ -426,6 +426,10 @@ def test_a_reshape_that_mixes_samples_is_left_alone():
     assert ops_of(canonical(built(lambda x: RAW.Reshape(tensor=x, shape=[-1, 7 * C]), x=X))) == ["tf.Reshape"]
 
 
+def test_a_reshape_that_fixes_the_batch_is_left_alone():
+    assert ops_of(canonical(built(lambda x: RAW.Reshape(tensor=x, shape=[2, 12]), x=(None, 3, 4)))) == ["tf.Reshape"]
+
+
 def test_a_reshape_of_a_fixed_batch():
     graph = raised(built(lambda x: RAW.Reshape(tensor=x, shape=[2, -1]), x=(2, 3, 4)), "Flatten")
     assert node_of(graph, "Flatten").specs[0].shape == (2, 12)
@@ -463,6 +467,20 @@ def test_a_constant_that_changes_keeps_its_node_and_a_new_bias_follows():
     assert written[conv_name].op == "BiasAdd"
     assert written[written[conv_name].input[0]].op == "Conv2D"
     assert written["x"] == read["x"]
+
+
+def test_a_batch_norm_that_gains_a_gamma_is_written_anew():
+    """The outer one of two takes the inner one's place, with that one's statistics."""
+
+    def build(x):
+        inner = batch_norm(x, [False] * 5, RAW.AddV2)
+        return batch_norm(inner, [False] * 4, RAW.AddV2, gamma=False, beta="none")
+
+    definition = built(build, x=X)
+    graph = folded(definition)
+    (norm,) = [node for node in graph.nodes.values() if node.op == "BatchNorm"]
+    assert {"gamma", "beta"} <= norm.params.keys()
+    assert_function_kept(definition, graph, X, ["out"])
 
 
 def test_an_output_that_is_folded_away_keeps_its_name():
