@@ -21,6 +21,9 @@ FLAT = 2
 """The axes of what is flat: the batch, and one more."""
 
 
+REPEATED = op("tf.Reshape")(op("tf.Tile")["copies"](op("tf.ExpandDims")(anything()["x"], op("Const")["dim"]), anything()), anything())
+
+
 def spatial_axes(rank: int, data_format: str) -> range:
     """The spatial axes of a value of `rank` axes."""
     return range(2, rank) if data_format == "channels_first" else range(1, rank - 1)
@@ -68,6 +71,39 @@ def shape_rules(raising: Raising) -> Sequence[Rule]:
         config = {"padding": tuple(tuple(ends[place].tolist()) for place in spatial_axes(len(shape), layout)), "data_format": layout}
         return raising(match, edit, "Pad", (node.inputs[0],), config)
 
+    def repeated(match: Match, edit: Edit) -> Miss | None:
+        """Each element several times along a spatial axis: a new axis, copies along it, and both in one, as tf.repeat writes it."""
+        before, copies, after = edit.spec(match.ref("x")).shape, match["copies"].specs[0].shape, match.root.specs[0].shape
+        if before is None or copies is None or after is None or len(before) < FEWEST_AXES or len(copies) != len(before) + 1:
+            return match.miss("its sizes are not known, or it repeats no image")
+        (dim,) = edit.weights[match["dim"].params["value"]].reshape(-1).tolist()
+        axis = dim % len(copies) - 1
+        if not 0 < axis < len(before) or None in before[1:] or copies[: axis + 1] != before[: axis + 1]:
+            return match.miss("it repeats something else than the elements of a spatial axis")
+        times = copies[axis + 1] or 0
+        wanted = [*before[:axis], (before[axis] or 0) * times, *before[axis + 1 :]]
+        layout = layout_of([place == axis for place in range(len(before))])
+        if layout is None or list(after) != wanted or copies[axis + 2 :] != before[axis + 1 :] or times < 1:
+            return match.miss("it repeats something else than the elements of a spatial axis")
+        size = tuple([times if place == axis else 1 for place in spatial_axes(len(before), layout)])
+        config = {"size": size, "interpolation": "nearest", "data_format": layout}
+        return raising(match, edit, "UpSample", (match.ref("x"),), config)
+
+    def resized(match: Match, edit: Edit) -> Miss | None:
+        """An image made larger by whole numbers, as Keras does it."""
+        node = edit.nodes[match.root.name]
+        before, after = edit.spec(node.inputs[0]).shape, node.specs[0].shape
+        if before is None or after is None or None in (*before[1:], *after[1:]) or node.specs[0].dtype != edit.spec(node.inputs[0]).dtype:
+            return match.miss("its sizes are not known, or it changes the dtype")
+        if not node.config.get("half_pixel_centers") or node.config.get("align_corners"):
+            return match.miss("its centers lie elsewhere")
+        pairs = [(a or 1, b or 0) for a, b in zip(before[1:3], after[1:3], strict=True)]
+        if any(b % a or b < a for a, b in pairs):
+            return match.miss("it is no multiple of what it reads")
+        interpolation = "bilinear" if node.op == "tf.ResizeBilinear" else "nearest"
+        config = {"size": tuple(b // a for a, b in pairs), "interpolation": interpolation, "data_format": "channels_last"}
+        return raising(match, edit, "UpSample", (node.inputs[0],), config)
+
     def crop(match: Match, edit: Edit) -> Miss | None:
         node = edit.nodes[match.root.name]
         shape = edit.spec(node.inputs[0]).shape
@@ -100,6 +136,8 @@ def shape_rules(raising: Raising) -> Sequence[Rule]:
         Rule.of("pad", op("tf.Pad")(x, op("Const")["ends"]) | op("tf.PadV2")(x, op("Const")["ends"], op("Const")["fill"]), pad),
         Rule.of("crop", op("tf.StridedSlice")(x, op("Const")["begin"], op("Const")["end"], op("Const")["strides"]), crop),
         Rule.of("concat", op("tf.ConcatV2"), concat),
+        Rule.of("resized", op("tf.ResizeBilinear", "tf.ResizeNearestNeighbor")(x, op("Const")), resized),
+        Rule.of("repeated", REPEATED, repeated),
     ]
 
 

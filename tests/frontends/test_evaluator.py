@@ -65,8 +65,9 @@ def test_a_canonical_layer_gives_what_keras_gives_in_float32(case):
 
 POOLS_3D = tuple(case for case in CANONICAL if "pool3d" in case and "global" not in case)
 LEAKY = {"leaky relu": 0.3, "activation leaky_relu": 0.2}
-NO_KERAS_FLOAT64 = (*POOLS_3D, *LEAKY)
-"""TensorFlow has no three-dimensional pool of doubles, and rounds a leaky ReLU's slope to float32."""
+LINES = tuple(case for case in CANONICAL if "bilinear" in case)
+NO_KERAS_FLOAT64 = (*POOLS_3D, *LEAKY, *LINES)
+"""TensorFlow has no three-dimensional pool of doubles, rounds a leaky ReLU's slope to float32, and resizes in float32 alone."""
 
 
 @pytest.mark.parametrize("case", sorted(set(CANONICAL) - set(NO_KERNEL) - set(NO_KERAS_FLOAT64)))
@@ -77,6 +78,14 @@ def test_a_canonical_layer_gives_what_keras_gives_under_the_float64_policy(case)
         assert a.dtype == np.float64
         assert a.shape == b.shape
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", LINES)
+def test_lines_between_centers_in_float64_are_those_in_float32_but_for_rounding(case):
+    model = CANONICAL[case].model()
+    x = inputs_for(model)
+    (narrow,), (wide,) = run(from_keras(model), x), run(from_keras(model), x.astype("float64"), "float64")
+    np.testing.assert_allclose(narrow, wide, rtol=0, atol=16 * EPS * np.abs(x).max())
 
 
 @pytest.mark.parametrize("case", POOLS_3D)

@@ -151,6 +151,8 @@ SHAPES = {
     "pools": (lambda x: tf.nn.avg_pool2d(tf.nn.max_pool2d(x, [3, 2], [2, 1], "VALID"), 2, 2, "SAME"), IMAGE),
     "more than there is": (lambda x: tf.nn.max_pool2d(x, 3, 2, "VALID"), tf.TensorSpec((1, 3, 3, 4), tf.float32)),
     "batch norm": (lambda x: tf.compat.v1.nn.fused_batch_norm(x, *[tf.ones(4)] * 4, is_training=False)[0], IMAGE),
+    "tile": (lambda x: tf.tile(x, [1, 2, 3, 1]), IMAGE),
+    "repeated": (lambda x: tf.repeat(x, 3, 1), KNOWN),
     "pad": (lambda x: tf.pad(x, [[0, 0], [1, 2], [3, 0], [0, 0]]), IMAGE),
     "mean": (lambda x: tf.reduce_mean(x, [1, -2]), IMAGE),
     "mean, kept": (lambda x: tf.reduce_max(x, 1, keepdims=True), IMAGE),

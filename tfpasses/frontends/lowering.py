@@ -142,6 +142,28 @@ def _crop(node: Node, inputs: Sequence[Tensor], params: Mapping[str, Tensor]) ->
     return x[(slice(None), *ends)]
 
 
+@_channels_last
+def _up_sample(node: Node, inputs: Sequence[Tensor], params: Mapping[str, Tensor]) -> Tensor:
+    (x,) = inputs
+    if node.config["interpolation"] == "bilinear" and x.dtype == tf.float32:  # TensorFlow's kernel knows no other
+        return tf.image.resize(x, tf.shape(x)[1:3] * list(node.config["size"]))
+    for axis, times in enumerate(node.config["size"], 1):
+        if node.config["interpolation"] == "nearest":
+            x = tf.repeat(x, times, axis) if times > 1 else x
+        elif times > 1:
+            if x.shape[axis] is None:
+                raise ValueError(f"node {node.name}: lines between the elements of an axis of unknown size are not known")
+            lines = tf.cast(_between(x.shape[axis], times), x.dtype)
+            x = tf.experimental.numpy.moveaxis(tf.tensordot(lines, x, [[1], [axis]]), 0, axis)
+    return x
+
+
+def _between(size: int, times: int) -> Any:
+    """How much of each element is in each of the new ones, whose centers lie on lines between the old ones': [size·times, size]."""
+    at = np.clip((np.arange(size * times) + 0.5) / times - 0.5, 0, size - 1)
+    return np.maximum(0.0, 1.0 - np.abs(at[:, None] - np.arange(size)[None]))
+
+
 def _pool(kind: str) -> Rule:
     @_channels_last
     def pool(node: Node, inputs: Sequence[Tensor], params: Mapping[str, Tensor]) -> Tensor:
@@ -236,6 +258,7 @@ LOWERING: Mapping[str, Rule] = {
     "Concat": lambda node, inputs, params: tf.concat(list(inputs), node.config["axis"]),
     "Pad": _pad,
     "Crop": _crop,
+    "UpSample": _up_sample,
     "MaxPool": _pool("MAX"),
     "AvgPool": _pool("AVG"),
     "GlobalMaxPool": _global_pool(tf.reduce_max),

@@ -122,6 +122,11 @@ VOCABULARY: Mapping[str, Op] = {
         _op("Concat", "its inputs one after the other along `axis`", traits="positively_homogeneous shape_only"),
         _op("Pad", "zeros around the spatial axes", traits="channelwise positively_homogeneous"),
         _op("Crop", "the spatial axes without some elements at their ends", traits="channelwise positively_homogeneous"),
+        _op(
+            "UpSample",
+            "`size` elements for each along spatial axes: repeated (`interpolation` nearest), or on lines between their centers (bilinear)",
+            traits="channelwise positively_homogeneous",
+        ),
         _op("MaxPool", "largest value of each window", traits="channelwise positively_homogeneous"),
         _op("AvgPool", "mean of each window, padding not counted", traits="channelwise positively_homogeneous"),
         _op("GlobalMaxPool", "largest value over the spatial axes", traits="channelwise positively_homogeneous"),

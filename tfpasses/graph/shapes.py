@@ -176,6 +176,13 @@ def _crop(node: Node, inputs: Sequence[Shape], params: Mapping[str, Shape]) -> S
     return _assemble(axis, shape[0], out, shape[axis])
 
 
+def _up_sample(node: Node, inputs: Sequence[Shape], params: Mapping[str, Shape]) -> Shape:
+    (shape,) = inputs
+    axis, spatial = _spatial(node, shape)
+    out = [None if size is None else size * times for size, times in zip(spatial, node.config["size"], strict=True)]
+    return _assemble(axis, shape[0], out, shape[axis])
+
+
 def _pool(node: Node, inputs: Sequence[Shape], params: Mapping[str, Shape]) -> Shape:
     (shape,), config = inputs, node.config
     axis, spatial = _spatial(node, shape)
@@ -218,6 +225,7 @@ RULES: Mapping[str, Rule] = {
     "Concat": _concat,
     "Pad": _pad,
     "Crop": _crop,
+    "UpSample": _up_sample,
     **dict.fromkeys(("MaxPool", "AvgPool"), _pool),
     **dict.fromkeys(("GlobalMaxPool", "GlobalAvgPool"), _global_pool),
     "Flatten": _flatten,

@@ -124,6 +124,21 @@ def _ends_arguments(name: str) -> Callable[[Node, Mapping[str, Array]], Config]:
     return write
 
 
+def _up_config(layer: Any) -> Config:
+    return {
+        "size": _tuple(layer.size),
+        "interpolation": getattr(layer, "interpolation", "nearest"),
+        "data_format": getattr(layer, "data_format", "channels_last"),
+    }
+
+
+def _up_arguments(node: Node, params: Mapping[str, Array]) -> Config:
+    """Of one spatial axis there is no data format, and of one or three no interpolation."""
+    size = node.config["size"]
+    names = {1: (), 2: ("data_format", "interpolation")}.get(len(size), ("data_format",))
+    return {"size": size if len(size) > 1 else size[0], **{name: node.config[name] for name in names}}
+
+
 def _same_names(*names: str) -> Callable[[Node, Mapping[str, Array]], Config]:
     return lambda node, params: {name: node.config[name] for name in names}
 
@@ -177,6 +192,7 @@ _KINDS = (
     Kind("Concat", (L.Concatenate,), lambda y: {"axis": y.axis}, _same_names("axis")),
     Kind("Pad", (L.ZeroPadding1D, L.ZeroPadding2D, L.ZeroPadding3D), _ends_config("padding"), _ends_arguments("padding")),
     Kind("Crop", (L.Cropping1D, L.Cropping2D, L.Cropping3D), _ends_config("cropping"), _ends_arguments("cropping")),
+    Kind("UpSample", (L.UpSampling1D, L.UpSampling2D, L.UpSampling3D), _up_config, _up_arguments),
     *(
         Kind(op, classes, _pool_config, _same_names("pool_size", "strides", "padding", "data_format"))
         for op, classes in {
@@ -221,6 +237,8 @@ def kind_of(layer: Any) -> Kind | None:
     if len(layer.weights) != sum(getattr(layer, attribute, None) is not None for attribute in kind.weights.values()):
         return None  # renormalising batch norms, and weights that a user has added
     if isinstance(layer, L.Softmax) and layer.axis != -1:
+        return None
+    if getattr(layer, "interpolation", "nearest") not in ("nearest", "bilinear"):
         return None
     if isinstance(layer, L.Flatten) and layer.data_format == "channels_first":
         return None

@@ -77,6 +77,22 @@ def product(node: Any, parts: Sequence[Elements], shape: Dims) -> Elements:
     return None if flag(node, "keep_dims") or not isinstance(vector, list) or None in vector else math.prod(vector)
 
 
+def reshape(node: Any, parts: Sequence[Elements], shape: Dims) -> Elements:
+    """A number from a vector of one, or the other way round."""
+    one = parts[0]
+    while isinstance(one, list) and len(one) == 1:
+        (one,) = one
+    if isinstance(one, list) or parts[1] not in ([], [1], [-1]):
+        return None
+    return [one] if parts[1] else one
+
+
+def multiply(node: Any, parts: Sequence[Elements], shape: Dims) -> Elements:
+    """Two numbers."""
+    a, b = parts
+    return a * b if isinstance(a, int) and isinstance(b, int) else None
+
+
 PASSED_ON: Mapping[str, Callable[[Any, Sequence[Elements], Dims], Elements]] = {
     "Identity": same,
     "Enter": same,
@@ -87,6 +103,8 @@ PASSED_ON: Mapping[str, Callable[[Any, Sequence[Elements], Dims], Elements]] = {
     "GatherV2": gather,
     "ConcatV2": concat,
     "Prod": product,
+    "Reshape": reshape,
+    "Mul": multiply,
 }
 """The operations that hand elements on."""
 

@@ -184,6 +184,13 @@ def pad(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
     return tuple(None if size is None else size + before + after for size, (before, after) in zip(shape, pairs, strict=True))
 
 
+def tile(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
+    times, shape = values(1), shapes[0]
+    if shape is None or times is None:
+        return shape and (None,) * len(shape)
+    return tuple([None if size is None or many is None else size * many for size, many in zip(shape, times, strict=True)])
+
+
 def reduce(node: Any, shapes: Sequence[Dims], values: Values) -> Dims:
     shape, places = shapes[0], values(1)
     keep = flag(node, "keep_dims")
@@ -337,6 +344,7 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("MatMul", "BatchMatMul", "BatchMatMulV2"), matmul),
     "Reshape": reshape,
     **dict.fromkeys(("Pad", "PadV2", "MirrorPad"), pad),
+    "Tile": tile,
     **dict.fromkeys(("Mean", "Sum", "Max", "Min", "Prod", "All", "Any"), reduce),
     "Squeeze": squeeze,
     "ExpandDims": expand,
