@@ -21,11 +21,13 @@ SATURATED = 3.0
 BINS = 512
 """Of the histogram that stands for the values of a channel, if these are more than twice as many."""
 FINALISTS = 4
-"""So many of its best candidates are then tried on the values themselves: of seven distributions and 4 to 16 bits, the best of all was
+"""So many of its best candidates are then tried on the values themselves: of six distributions and 4 to 16 bits, the best of all was
 always among them, the best by the histogram alone erred up to 7 % more.
 """
 ROUNDING = 1e-9
 """What errs less than the grid of `tf` by this share does not err less."""
+CHUNK = 1 << 18
+"""So many values, or points that stand for some, are looked at at a time."""
 CACHE = 1 << 16
 """So many errors are computed at a time: float64, they and their temporaries stay in a core's cache."""
 
@@ -61,8 +63,8 @@ def tf_enhanced(values: Array, low: Array, high: Array, bits: int, symmetric: bo
     """
     delta, offset = tf(low, high, bits, symmetric)
     channels, size = values.shape
-    count = max(1, CACHE // max(1, min(size, 2 * BINS)))
-    for start in range(0, channels, count):
+    count = max(1, CHUNK // max(1, min(size, 2 * BINS)))
+    for start in range(0, channels if size else 0, count):
         rows = slice(start, start + count)
         ratios, offsets = candidates(offset[rows], bits, symmetric)
         best = search(values[rows], delta[rows], ratios, offsets, bits)
@@ -91,21 +93,24 @@ def candidates(offset: Array, bits: int, symmetric: bool) -> tuple[Array, Array]
 
 def search(values: Array, delta: Array, ratios: Array, offsets: Array, bits: int) -> Array:
     """Which candidate errs least, for each channel: the number of one, [channels, 1]; the first where no other errs less."""
-    finalists = np.broadcast_to(np.arange(ratios.shape[1]), ratios.shape)
-    if values.shape[1] > 2 * BINS:
-        ranking = errors(*histogram(values, delta, offsets[:, 0], bits), ratios, offsets, bits).argsort(axis=1, kind="stable")
-        finalists = np.concatenate([np.zeros_like(ranking[:, :1]), ranking[:, :FINALISTS]], axis=1)
-        ratios, offsets = (np.take_along_axis(array, finalists, axis=1) for array in (ratios, offsets))
+    if values.shape[1] <= 2 * BINS:
+        points = values.astype(np.float64) / delta[:, None]
+        found = promising_errors(points, np.ones(points.shape), ratios, offsets, bits)
+        found[:, 0] *= 1 - ROUNDING
+        return np.asarray(found.argmin(axis=1)[:, None])
+    ranking = promising_errors(*histogram(values, delta, offsets[:, 0], bits), ratios, offsets, bits).argsort(axis=1, kind="stable")
+    finalists = np.concatenate([np.zeros_like(ranking[:, :1]), ranking[:, :FINALISTS]], axis=1)
+    ratios, offsets = (np.take_along_axis(array, finalists, axis=1) for array in (ratios, offsets))
     found = np.zeros(finalists.shape)
     for points in columns(values, delta):
-        found += errors(points, None, ratios, offsets, bits)
+        found += errors(points, np.ones(points.shape), ratios, offsets, bits)
     found[:, 0] *= 1 - ROUNDING
     return np.take_along_axis(finalists, found.argmin(axis=1)[:, None], axis=1)
 
 
 def columns(values: Array, delta: Array) -> Iterator[Array]:
     """The values of each channel in steps of delta, float64, some at a time."""
-    count = max(1, 4 * CACHE // len(values))
+    count = max(1, CHUNK // len(values))
     for start in range(0, values.shape[1], count):
         yield values[:, start : start + count].astype(np.float64) / delta[:, None]
 
@@ -134,7 +139,44 @@ def histogram(values: Array, delta: Array, offset: Array, bits: int) -> tuple[Ar
     return points, np.concatenate([counts, counts], axis=1) / 2
 
 
-def errors(points: Array, weights: Array | None, ratios: Array, offsets: Array, bits: int) -> Array:
+def promising_errors(points: Array, weights: Array, ratios: Array, offsets: Array, bits: int) -> Array:
+    """As `errors`, but infinite for candidates of which the values beyond alone cost more than the first candidate does: at 8 bits, of normal
+    values, 99 in 100 (symmetric 95), at 4 bits 91 (62).
+    """
+    found = np.full(ratios.shape, np.inf)
+    found[:, :1] = errors(points, weights, ratios[:, :1], offsets[:, :1], bits)
+    start = ratios * offsets
+    promising = SATURATED * squares_beyond(points, weights, start, start + ratios * (2**bits - 1)) <= found[:, :1]
+    for candidate in range(1, ratios.shape[1]):
+        rows = np.flatnonzero(promising[:, candidate])
+        if rows.size:
+            one = rows[:, None], candidate
+            found[one] = errors(points[rows], weights[rows], ratios[one], offsets[one], bits)
+    return found
+
+
+def squares_beyond(points: Array, weights: Array, start: Array, end: Array) -> Array:
+    """The sum of the squares of the distances by which points lie outside of ranges: [channels, points], [channels, ranges] ->
+    [channels, ranges]; from sums over the points in order, without going through them for each range.
+    """
+    order = points.argsort(axis=1)
+    points, weights = np.take_along_axis(points, order, axis=1), np.take_along_axis(weights, order, axis=1)
+    sums = np.zeros((3, points.shape[0], points.shape[1] + 1))
+    for power in range(len(sums)):
+        np.cumsum(weights * points**power, axis=1, out=sums[power, :, 1:])
+    first, last = points[:, :1], points[:, -1:]
+    apart = np.arange(len(points))[:, None] * (1 + 2 * np.abs(points).max())  # so that the points of all channels are in order
+    flat, base = (points + apart).reshape(-1), np.arange(len(points))[:, None] * points.shape[1]
+
+    def squares(end: Array, total: Array) -> Array:
+        below = np.searchsorted(flat, np.clip(end, first, last) + apart) - base
+        count, one, two = np.take_along_axis(sums, np.broadcast_to(below, (3, *below.shape)), axis=2) - total
+        return np.asarray(np.abs(count * end**2 - 2 * end * one + two))
+
+    return squares(np.maximum(start, first), np.zeros((3, 1, 1))) + squares(np.minimum(end, last), sums[:, :, -1:])
+
+
+def errors(points: Array, weights: Array, ratios: Array, offsets: Array, bits: int) -> Array:
     """What each candidate costs each channel: [channels, points] (each point so often as its weight), [channels, candidates] ->
     [channels, candidates], all in steps of the grid of `tf`.
     """
@@ -152,5 +194,5 @@ def errors(points: Array, weights: Array | None, ratios: Array, offsets: Array, 
         within -= np.rint(within)
         within *= within
         within += beyond
-        found[:, some] = within.sum(axis=2) if weights is None else (within @ weights[:, :, None])[:, :, 0]
+        found[:, some] = (within @ weights[:, :, None])[:, :, 0]
     return np.asarray(found * ratios**2)
