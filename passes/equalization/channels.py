@@ -154,7 +154,7 @@ class Survey:
             other = self.source(Ref(node.name, index), why)
             if other is not None:
                 self.values[Ref(node.name, index)] = other
-        return self.source(Ref(node.name), why)
+        return self.source(Ref(node.name), why) if node.specs else None
 
     def known(self, node: Node) -> Array | None:
         """A node of the vocabulary that may hand a scale on."""

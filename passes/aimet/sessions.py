@@ -1,0 +1,192 @@
+"""Sessions of TensorFlow 1 as graphs, and which operation of a session stands for which node."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+
+from tfpasses.graph import ChannelStats, Graph, Node, Ref, TfpassesError, View, has_trait
+from tfpasses.manager import Pipeline, run_passes
+
+__all__ = [
+    "INFERENCE",
+    "last_of",
+    "linear_node",
+    "linear_operation",
+    "load",
+    "new_session",
+    "norm_node",
+    "norm_operation",
+    "read",
+    "read_around",
+    "remember",
+    "sources",
+    "statistics",
+]
+
+INFERENCE = "canonicalize{training=false}"
+"""What stands first in the pipelines: batch norms of Keras lie in branches over the learning phase."""
+Names = str | Sequence[str]
+LINEAR = frozenset(
+    {
+        "tf.Conv2D",
+        "tf.Conv3D",
+        "tf.DepthwiseConv2dNative",
+        "tf.Conv2DBackpropInput",
+        "tf.Conv3DBackpropInputV2",
+        "tf.MatMul",
+        "tf.BatchMatMulV2",
+    }
+)
+"""The operations that multiply with a kernel."""
+
+
+def read(session: Any, input_op_names: Names, output_op_names: Names, pipeline: str = INFERENCE) -> Graph:
+    """The graph of a session between operations of these names, raised for inference.
+
+    Raises `TfpassesError`, one line, where there are no such, or the session cannot be read.
+    """
+    from tfpasses.frontends.graph_def import from_session
+
+    inputs, outputs = ([names] if isinstance(names, str) else list(names) for names in (input_op_names, output_op_names))
+    return run_passes(from_session(session, inputs, outputs), Pipeline.of(pipeline))
+
+
+def read_around(session: Any, operations: Iterable[Any]) -> Graph:
+    """The graph of a session as far as some operations of these names need it, raised; all that else reads their values is in it.
+
+    Raises `ValueError` where it has no such operations.
+    """
+    from tfpasses.frontends.graph_def import from_session
+
+    ends = {last.name: last for last in (last_of(operation_of(one, session)) for one in operations)}
+    for one in list(ends.values()):
+        for name in above(one):
+            ends.pop(name, None)
+    return run_passes(from_session(session, None, list(ends)), Pipeline.of("canonicalize"))
+
+
+def operation_of(operation: Any, session: Any) -> Any:
+    """The operation of the same name in a session. Raises `ValueError` where there is none, or it is no operation."""
+    name = getattr(operation, "name", None)
+    try:
+        return session.graph.get_operation_by_name(name)
+    except (KeyError, ValueError, TypeError):
+        raise ValueError(f"{name or repr(operation)} is no operation of the session's graph") from None
+
+
+def last_of(operation: Any) -> Any:
+    """The addition of a bias behind an operation, or the operation itself."""
+    added = [user for output in operation.outputs for user in output.consumers() if user.type == "BiasAdd"]
+    return added[0] if operation.type != "BiasAdd" and len(added) == 1 else operation
+
+
+def above(operation: Any) -> set[str]:
+    """The names of the operations that one depends on, by values."""
+    found: set[str] = set()
+    stack = list(operation.inputs)
+    while stack:
+        one = stack.pop().op
+        if one.name not in found:
+            found.add(one.name)
+            stack += one.inputs
+    return found
+
+
+def new_session(graph: Graph) -> Any:
+    """A new session with a graph that was read from one."""
+    from tfpasses.frontends.graph_def import rebuilt
+
+    return rebuilt(graph)
+
+
+def load(session: Any, before: Graph, after: Graph) -> None:
+    """Give the variables of a session, which was read as one graph, the values that they have in another.
+
+    Raises `TfpassesError` for a value that is no variable of the session; nothing has changed then.
+    """
+    from tfpasses.frontends.graph_def.containers.meta_graph import load_values
+
+    variables = {one.name: (handle, one) for handle, one in before.source.variables.items()}
+    changed = [key for key, array in after.weights.items() if array is not before.weights.get(key)]
+    for key in changed:
+        if key not in variables:
+            raise TfpassesError(f"{key} is no variable of the session, so that it cannot change there; scale_model gives a new session")
+    new = {variables[key][0]: attrs.evolve(variables[key][1], value=after.weights[key]) for key in changed}
+    load_values(session, before.source.container.meta, new)
+
+
+# operations and nodes
+
+
+def sources(node: Node) -> list[Node]:
+    """The nodes of a session's graph that a node stands for."""
+    view = None if node.owner is None else node.owner.source
+    return list(view.sources) if isinstance(view, View) else [node]
+
+
+def linear_node(operation: Any, graph: Graph) -> Node:
+    """The linear node that an operation is a part of: its convolution or matrix product, or the addition of its bias.
+
+    Raises `ValueError` where there is none.
+    """
+    for node in graph.nodes.values():
+        if has_trait(node, "linear") and any(one.name == operation.name for one in sources(node)):
+            return node
+    raise ValueError(f"{operation.name}, a {operation.type}, is part of no convolution or matrix product with a known kernel")
+
+
+def norm_node(operation: Any, graph: Graph) -> Node:
+    """The batch norm that an operation is a part of, or that lies within its branches. Raises `ValueError` where there is none."""
+    inside = f"{operation.name}/"
+    for node in graph.nodes.values():
+        if node.op == "BatchNorm" and any(one.name == operation.name or one.name.startswith(inside) for one in sources(node)):
+            return node
+    raise ValueError(f"{operation.name}, a {operation.type}, is no part of a batch norm")
+
+
+def linear_operation(node: Node, graph: Any) -> Any:
+    """The operation of a `tf.Graph` that multiplies with the kernel of a node; where that lies in a function, the call."""
+    multiply = [one.name for one in sources(node) if one.op in LINEAR]
+    return operation_in(graph, [*multiply, node.name])
+
+
+def norm_operation(node: Node, graph: Any) -> Any:
+    """The operation of a `tf.Graph` that gives the value of a batch norm; where that lies in branches, those."""
+    return operation_in(graph, [node.name])
+
+
+def operation_in(graph: Any, names: Sequence[str]) -> Any:
+    """The first of some operations that a `tf.Graph` has; one that lies in a function was inlined under the name of what calls it."""
+    known = {operation.name: operation for operation in graph.get_operations()}
+    for name in names:
+        parts = name.split("/")
+        for count in range(len(parts), 0, -1):
+            found = known.get("/".join(parts[:count]))
+            if found is not None:
+                return found
+    raise TfpassesError(f"{names[-1]}: no operation of the session's graph stands for it")
+
+
+# what is known of values goes with a session, in a collection of its graph
+
+COLLECTION = "tfpasses/channel_statistics"
+
+
+def remember(session: Any, graph: Graph) -> Any:
+    """Let a session know what its batch norms, which are gone, have left behind; gives the session."""
+    for ref, fact in graph.facts_of(ChannelStats):
+        if isinstance(fact, ChannelStats):
+            text = json.dumps({"node": ref.node, "mean": fact.mean.tolist(), "std": fact.std.tolist()})
+            session.graph.add_to_collection(COLLECTION, text)
+    return session
+
+
+def statistics(session: Any) -> Mapping[Ref, ChannelStats]:
+    """What a session knows of its values."""
+    told = map(json.loads, session.graph.get_collection(COLLECTION))
+    return {Ref(one["node"]): ChannelStats(np.array(one["mean"]), np.array(one["std"])) for one in told}

@@ -1,0 +1,1 @@
+"""What AIMET had in `aimet_tensorflow.utils.op`: operations in the graph of a session."""

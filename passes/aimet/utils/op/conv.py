@@ -1,0 +1,81 @@
+"""AIMET's `aimet_tensorflow.utils.op.conv`: the biases of convolutions and matrix products in a session."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tfpasses.graph import Array, Edit, LinearView, TfpassesError, has_trait
+from tfpasses.passes.aimet.sessions import Names, last_of, new_session, read
+
+__all__ = ["BiasUtils"]
+
+ADDS = "BiasAdd"
+
+
+class BiasUtils:
+    """Biases, asked for by the operation that multiplies with the kernel."""
+
+    @staticmethod
+    def is_bias_none(input_op: Any) -> bool:
+        """Whether no bias is added to what an operation gives."""
+        return bool(last_of(input_op).type != ADDS)
+
+    @staticmethod
+    def get_shape(input_op: Any) -> list[int]:
+        """The shape that its bias has, or would have. Raises `ValueError` for an operation without a kernel of known shape."""
+        kernel = input_op.inputs[1].shape if len(input_op.inputs) > 1 else None
+        sizes = None if kernel is None or kernel.rank is None else kernel.as_list()
+        counts = {"DepthwiseConv2dNative": slice(-2, None), "Conv2DBackpropInput": slice(-2, -1), ADDS: slice(0, None)}
+        found = sizes and sizes[counts.get(input_op.type, slice(-1, None))]
+        if not found or None in found:
+            raise ValueError(f"{input_op.name}, a {input_op.type}, has no kernel of known shape")
+        return [int(np.prod(found))]
+
+    @staticmethod
+    def get_bias_as_numpy_data(sess: Any, op: Any) -> Array:
+        """The bias. Raises `ValueError` where there is none."""
+        return np.asarray(sess.run(added(op).inputs[1]))
+
+    @staticmethod
+    def update_bias_for_op(sess: Any, op: Any, bias_as_numpy_array: Array, bias_name: str = "bias_value") -> None:
+        """Give the bias another value, in the session. `bias_name`, for biases that AIMET added to the graph, is not used: none is added.
+
+        Raises `ValueError` where there is no bias, `TfpassesError` where it is no variable of the session.
+        """
+        import tensorflow as tf
+
+        handle = added(op).inputs[1].op
+        while handle.type in ("ReadVariableOp", "Identity"):
+            handle = handle.inputs[0].op
+        with sess.graph.as_default():
+            known = {one.op.name if one.op.type == handle.type else one.handle.op.name: one for one in tf.compat.v1.global_variables()}
+        if handle.name not in known:
+            raise TfpassesError(f"{op.name}: its bias, {handle.name}, is no variable of the session")
+        assign = known[handle.name].initializer
+        sess.run(assign, {assign.inputs[1]: np.reshape(bias_as_numpy_array, known[handle.name].shape)})
+
+    @staticmethod
+    def initialize_model_with_bias(sess: Any, input_op_names: Names, output_op_names: Names) -> Any:
+        """A new session in which every convolution and matrix product between some operations has a bias, of zeros where it had none.
+
+        The given session is as it was. Raises `TfpassesError`, one line, where there are no operations of these names.
+        """
+        graph = read(sess, input_op_names, output_op_names)
+        edit = Edit(graph, made_by="initialize-bias")
+        for node in graph.nodes.values():
+            if has_trait(node, "linear"):
+                view = LinearView.of(node, edit)
+                shared = [edit.nodes[name] for name in edit.weight_users[node.params[view.kernel_slot]]]
+                if "bias" not in edit.nodes[node.name].params:
+                    edit.set_params(shared, {"bias": np.zeros(view.out_channels, view.kernel.dtype)})
+        return new_session(edit.freeze())
+
+
+def added(op: Any) -> Any:
+    """The addition of an operation's bias. Raises `ValueError` where there is none."""
+    last = last_of(op)
+    if last.type != ADDS:
+        raise ValueError(f"{op.name}, a {op.type}, has no bias; BiasUtils.initialize_model_with_bias gives a session in which it has one")
+    return last
