@@ -10,7 +10,7 @@ import numpy as np
 
 from tfpasses.graph import Array, Edit, LinearView, Node, channel_axis, has_trait
 from tfpasses.manager import Context, Contract, Effect, Pass, Remark, register
-from tfpasses.passes.equalization.borders import add_map, border_map
+from tfpasses.passes.equalization.borders import add_map, border_map, no_map
 from tfpasses.passes.equalization.intervals import UNKNOWN, Intervals
 from tfpasses.passes.equalization.layouts import of_channels
 from tfpasses.passes.folding.paths import misplaces_bias, pads_zeros
@@ -74,10 +74,9 @@ class FoldConstantChannels(Pass):
             return
         maps: list[Array] = []
         kept = wanted & (constant != 0) & any(pads_zeros(one, edit) for one in layer)
-        if kept.any() and self.padding == "border-map":
-            found_maps = [border_map(one, np.where(kept, constant, 0.0), edit) for one in layer]
-            maps = [one for one in found_maps if not isinstance(one, str)]
-        reason = self.refusal(layer, kept, maps, edit)
+        reason = self.refusal(layer, kept, edit)
+        if kept.any() and self.padding == "border-map" and not reason:
+            maps = [border_map(one, np.where(kept, constant, 0.0), edit) for one in layer]
         if reason:
             wanted &= ~kept
             yield Remark(self.name, "missed", node.name, f"{int(kept.sum())} constant channels stay: {reason[0]}", reason[1])
@@ -101,14 +100,14 @@ class FoldConstantChannels(Pass):
         context.on_rewrite(edit.commit("clear", node.name))
         yield Remark(self.name, "note", node.name, told(wanted, constant, ranges))
 
-    def refusal(self, layer: Sequence[Node], kept: Array, maps: Sequence[Array], edit: Edit) -> tuple[str, str] | None:
+    def refusal(self, layer: Sequence[Node], kept: Array, edit: Edit) -> tuple[str, str] | None:
         """Why channels of constants other than 0 stay where zeros meet the kernel, and what would help; None where they do not."""
-        if not kept.any() or self.padding == "approximate" or len(maps) == len(layer):
+        if not kept.any() or self.padding == "approximate":
             return None
         if self.padding == "refuse":
             return f"{layer[0].name} pads with zeros, which they are not", "padding=border-map corrects the border"
-        why = next(one for node in layer if isinstance(one := border_map(node, np.where(kept, 1.0, 0.0), edit), str))
-        return why, "padding=approximate errs at the border"
+        why = next(filter(None, [no_map(node, edit) for node in layer]), "")
+        return (why, "padding=approximate errs at the border") if why else None
 
 
 def read_range(text: str) -> tuple[float, float]:

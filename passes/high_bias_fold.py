@@ -11,7 +11,7 @@ import numpy as np
 from tfpasses.graph import OUTPUT, Array, ChannelStats, Edit, LinearView, Node, Ref, channel_axis, has_trait
 from tfpasses.manager import Context, Contract, Effect, Pass, Remark, register
 from tfpasses.passes.equalization.arithmetic import absorbable, expected_shortfall
-from tfpasses.passes.equalization.borders import add_map, border_map
+from tfpasses.passes.equalization.borders import add_map, border_map, no_map
 from tfpasses.passes.equalization.clips import limits_of, set_limits
 from tfpasses.passes.equalization.layouts import along, flattened, of_channels, reshaped
 from tfpasses.passes.folding.paths import misplaces_bias, pads_zeros
@@ -94,9 +94,9 @@ class HighBiasFold(Pass):
                 continue
             if self.padding == "refuse":
                 return f"{reader.name} pads with zeros, which are not shifted", "padding=border-map corrects the border"
-            known = border_map(reader, shift[channels], edit)
-            if isinstance(known, str):
-                return known, "padding=approximate errs at the border"
+            unknown = no_map(reader, edit)
+            if unknown:
+                return unknown, "padding=approximate errs at the border"
         return None
 
 
@@ -210,9 +210,7 @@ def absorb(node: Node, shift: Array, padding: str, edit: Edit) -> None:
     if not shift.any():
         return
     if padding == "border-map" and pads_zeros(node, edit):
-        values = border_map(node, shift, edit)
-        assert not isinstance(values, str)  # it was asked before
-        add_map(node, values, edit)
+        add_map(node, border_map(node, shift, edit), edit)
         return
     view = LinearView.of(node, edit)
     bias = view.response(shift) + (0.0 if view.bias is None else np.asarray(view.bias, np.float64))

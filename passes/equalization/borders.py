@@ -10,23 +10,31 @@ import numpy as np
 
 from tfpasses.graph import Array, Edit, LinearView, Node, Ref, channel_axis
 
-__all__ = ["add_map", "border_map"]
+__all__ = ["add_map", "border_map", "no_map"]
 
 
-def border_map(node: Node, vector: Array, graph: Any) -> Array | str:
-    """What a convolution gives, less its bias, for one number per input channel: float64, one a place of its output, without the batch.
-
-    Of each tap counts the part that sees the image. Or says why that is not known.
-    """
+def no_map(node: Node, graph: Any) -> str:
+    """Why it is not known what a linear layer makes of an image that is the same everywhere, or nothing."""
     if node.op not in ("Conv", "DepthwiseConv", "SeparableConv"):
         return f"what zeros do at the border of a {node.op} is not known"
-    view, config = LinearView.of(node, graph), node.config
+    return "the size of the image is not known" if None in sizes_of(node, graph) else ""
+
+
+def sizes_of(node: Node, graph: Any) -> list[int | None]:
+    """The sizes of the spatial axes that a convolution reads."""
     dims = graph.spec(node.inputs[0]).dims
     axis = channel_axis(node, len(dims))
-    spatial = [size for place, size in enumerate(dims) if place not in (0, axis)]
-    if None in spatial:
-        return "the size of the image is not known"
-    sizes = [size for size in spatial if size is not None]
+    return [size for place, size in enumerate(dims) if place not in (0, axis)]
+
+
+def border_map(node: Node, vector: Array, graph: Any) -> Array:
+    """What a convolution gives, less its bias, for one number per input channel: float64, one a place of its output, without the batch.
+
+    Of each tap counts the part that sees the image. Where `no_map` has a reason, it cannot be asked.
+    """
+    view, config = LinearView.of(node, graph), node.config
+    axis = channel_axis(node, len(graph.spec(node.inputs[0]).dims))
+    sizes = [size or 0 for size in sizes_of(node, graph)]
     first = view.kernels[0]
     seen = np.asarray(first.kernel, np.float64) * first.as_stored(np.broadcast_to(first.per_in(vector), first.shape))
     taps = seen.reshape(*first.kernel.shape[:-2], -1) if first.depthwise else summed(seen)

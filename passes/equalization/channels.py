@@ -39,6 +39,11 @@ class Kernel:
     outs: Array
     """The class of each output channel."""
 
+    @property
+    def ends(self) -> tuple[Array, Array]:
+        """What it reads, and what it gives."""
+        return self.ins, self.outs
+
 
 @attrs.frozen(eq=False)
 class Clip:

@@ -157,15 +157,38 @@ def rounded(values: Array, dtype: str) -> Array:
 def sums(kernel: KernelView, low: Array, high: Array) -> tuple[Array, Array]:
     """The bounds of each output channel, from those of each input channel. A weight of zero hides what is infinite."""
     inputs, groups, outputs = kernel.shape
-    weights = np.asarray(kernel.kernel, np.float64).reshape(-1, *kernel.kernel.shape[-2:])
-    if kernel.transposed:
-        weights = weights.transpose(0, 2, 1)
-    weights = weights.reshape(-1, inputs, groups, outputs)
-    positive, negative = np.maximum(weights, 0.0).sum(axis=0), np.minimum(weights, 0.0).sum(axis=0)
-    a, b = kernel.per_in(low), kernel.per_in(high)
-    bottom = (times(positive, a) + times(negative, b)).sum(axis=0).reshape(-1)
-    top = (times(positive, b) + times(negative, a)).sum(axis=0).reshape(-1)
-    return np.where(np.isnan(bottom), -math.inf, bottom), np.where(np.isnan(top), math.inf, top)
+    stored = kernel.kernel.astype(np.promote_types(kernel.kernel.dtype, np.float32), copy=False)
+    taps = stored.reshape(-1, *stored.shape[-2:])
+    parts = []
+    for one in (np.maximum(taps, 0), np.minimum(taps, 0)):
+        whole = one.sum(axis=0) if len(one) != 1 else one[0]
+        parts.append((whole.T if kernel.transposed else whole).reshape(inputs, groups, outputs).transpose(1, 0, 2))
+    positive, negative = parts
+    a, b = (kernel.per_in(bound)[:, :, 0].T for bound in (low, high))  # [groups, in]
+    bottom, top = product_sum(positive, a) + product_sum(negative, b), product_sum(positive, b) + product_sum(negative, a)
+    bottom[reaches(positive, a) | reaches(negative, b)] = -math.inf
+    top[reaches(positive, b) | reaches(negative, a)] = math.inf
+    return bottom.reshape(-1), top.reshape(-1)
+
+
+def product_sum(weights: Array, bounds: Array) -> Array:
+    """The sums over input channels of weights ([groups, in, out]) times bounds ([groups, in]), without what is infinite: float64."""
+    finite = np.where(np.isfinite(bounds), bounds, 0.0).astype(weights.dtype)
+    if not finite.any():
+        return np.zeros((weights.shape[0], weights.shape[2]))
+    if len(weights) == 1:
+        return np.asarray(finite @ weights[0], np.float64)
+    return np.asarray(np.matmul(finite[:, None], weights)[:, 0], np.float64)
+
+
+def reaches(weights: Array, bounds: Array) -> Array:
+    """Whether an output channel has a weight for an input that is not bounded: [groups, out]."""
+    wild = ~np.isfinite(bounds)
+    if not wild.any():
+        return np.zeros((weights.shape[0], weights.shape[2]), bool)
+    if wild.all():
+        return np.asarray(weights.any(axis=1))
+    return np.asarray((weights.astype(bool) & wild[:, :, None]).any(axis=1))
 
 
 def times(a: Array, b: Array) -> Array:

@@ -191,33 +191,22 @@ def reads_itself(unit: Unit) -> bool:
 
 def units(channels: Channels) -> list[Unit]:
     """All that may be scaled, in the order of computing."""
-    gives, reads = sides(channels, lambda kernel: kernel.outs), sides(channels, lambda kernel: kernel.ins)
-    both = np.zeros(channels.count, bool)
-    both[[number for number in gives.keys() & reads.keys() if channels.fixed[number] < 0]] = True
-    ties = [
-        (ends[both[ends]][:1], ends[both[ends]]) for kernel in channels.kernels for ends in (kernel.outs, kernel.ins) if both[ends].any()
-    ]
-    labels = components(channels.count, ties)
-    members: dict[int, list[int]] = {}
-    for number in np.flatnonzero(both):
-        members.setdefault(int(labels[number]), []).append(int(number))
-    regions = {label: np.array(found) for label, found in members.items()}
-    producers = {label: numbers_of(found, gives) for label, found in regions.items()}
-    consumers = {label: numbers_of(found, reads) for label, found in regions.items()}
+    given, read = np.zeros(channels.count, bool), np.zeros(channels.count, bool)
+    for kernel in channels.kernels:
+        given[kernel.outs], read[kernel.ins] = True, True
+    free = given & read & (channels.fixed < 0)
+    sides = [(number, side, ends[free[ends]]) for number, kernel in enumerate(channels.kernels) for side, ends in enumerate(kernel.ends)]
+    labels = components(channels.count, [(ends[:1], ends) for _, _, ends in sides if ends.size])
+    classes = np.flatnonzero(free)
+    names, starts = np.unique(np.sort(labels[classes]), return_index=True)
+    members = np.split(classes[np.argsort(labels[classes], kind="stable")], starts[1:])
+    regions = dict(zip(names.tolist(), members, strict=True)) if classes.size else {}
+    around: tuple[dict[int, list[int]], dict[int, list[int]]] = ({label: [] for label in regions}, {label: [] for label in regions})
+    for number, side, ends in sides:
+        for label in np.unique(labels[ends]).tolist():
+            around[side][label].append(number)
+    consumers, producers = ({label: tuple(numbers) for label, numbers in one.items()} for one in around)
     return list(chains(channels, regions, producers, consumers, labels))
-
-
-def sides(channels: Channels, side: Callable[[Kernel], Array]) -> dict[int, list[int]]:
-    """Class -> the numbers of the kernels that have it on one side."""
-    found: dict[int, list[int]] = {}
-    for number, kernel in enumerate(channels.kernels):
-        for one in np.unique(side(kernel)).tolist():
-            found.setdefault(one, []).append(number)
-    return found
-
-
-def numbers_of(region: Array, kernels: dict[int, list[int]]) -> tuple[int, ...]:
-    return tuple(sorted({number for one in region.tolist() for number in kernels[one]}))
 
 
 def chains(

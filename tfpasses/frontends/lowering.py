@@ -124,10 +124,17 @@ def _batch_norm(node: Node, inputs: Sequence[Tensor], params: Mapping[str, Tenso
 
 def _relu(node: Node, inputs: Sequence[Tensor], params: Mapping[str, Tensor]) -> Tensor:
     (x,), config = inputs, node.config
+    limit = config["max_value"]
+    plain = config["threshold"] == config["negative_slope"] == 0
+    if plain and limit in (None, SIX):  # which are operations of their own, and written as such
+        return tf.nn.relu(x) if limit is None else tf.nn.relu6(x)
     # by way of NumPy: TensorFlow reads a Python float as float32 before it casts it
     threshold, slope = (tf.cast(np.asarray(config[key]), x.dtype) for key in ("threshold", "negative_slope"))
-    kept = tf.where(x > threshold, x, slope * (x - threshold))
-    return kept if config["max_value"] is None else tf.minimum(kept, tf.cast(np.asarray(config["max_value"]), x.dtype))
+    kept = tf.nn.relu(x) if plain else tf.where(x > threshold, x, slope * (x - threshold))
+    return kept if limit is None else tf.minimum(kept, tf.cast(np.asarray(limit), x.dtype))
+
+
+SIX = 6.0
 
 
 @_channels_last
