@@ -64,6 +64,9 @@ def in_session(make: Any, seed: int = 0, lifted: bool = False) -> InSession:
                 value = generator.uniform(0.3, 2.0, shape)
             elif "gamma" in name:
                 value = generator.uniform(0.5, 1.5, shape) * generator.choice([-1, 1], shape)
+            elif "kernel" in name:
+                fan_in = np.prod(shape[:2] if "depthwise" in name else shape[:-1])
+                value = generator.normal(0.0, np.sqrt(2 / fan_in), shape)
             else:
                 value = generator.normal(0.0, 0.4, shape)
             if "beta" in name and lifted:
