@@ -200,6 +200,9 @@ class FoldBatchNorms(Pass):
         specs = [edit.spec(Ref(node.name)) for node in (inner, outer)]
         if specs[0].dtype != specs[1].dtype or (inner.config["axis"] - outer.config["axis"]) % len(specs[1].dims):
             return match.miss(f"{inner.name} normalises another axis than {outer.name}, or computes in another dtype")
+        stored = [{array.dtype for array in edit.params(node).values()} for node in (inner, outer)]
+        if len(stored[0] | stored[1]) > 1:
+            return match.miss(f"{inner.name} stores its weights in another dtype than {outer.name}")
         shared = [name for key in outer.params.values() for name in edit.weight_users[key] if name != outer.name]
         if shared:
             return match.miss(f"{outer.name} shares its weights with {shared[0]}")

@@ -12,7 +12,7 @@ import tensorflow as tf
 import tfpasses
 from graph_defs import built, canonical, compute, draw, ops_of, passed
 from tfpasses.frontends.graph_def import from_graph_def, to_graph_def
-from tfpasses.graph import UnsupportedModelError, View
+from tfpasses.graph import Edit, UnsupportedModelError, View
 
 C = 5
 X = (None, 6, 7, C)
@@ -481,6 +481,18 @@ def test_a_batch_norm_that_gains_a_gamma_is_written_anew():
     (norm,) = [node for node in graph.nodes.values() if node.op == "BatchNorm"]
     assert {"gamma", "beta"} <= norm.params.keys()
     assert_function_kept(definition, graph, X, ["out"])
+
+
+def test_arrays_of_another_dtype_are_constants_of_their_own():
+    definition = built(lambda x: fused(x).y, x=X)
+    graph = canonical(definition)
+    (norm,) = [node for node in graph.nodes.values() if node.op == "BatchNorm"]
+    edit = Edit(graph, "widened")
+    edit.set_params(norm, {slot: np.asarray(array, "float64") * 2 for slot, array in graph.params(norm).items()})
+    x = draw(2, 6, 7, C, seed=7)
+    scale = 2 * GAMMA / np.sqrt(2 * VARIANCE.astype("float64") + norm.config["epsilon"])
+    (found,) = compute(to_graph_def(edit.freeze()), {"x": x}, ["out"])
+    np.testing.assert_allclose(found, (x - 2 * MEAN) * scale + 2 * BETA, rtol=1e-4, atol=1e-5)
 
 
 def test_an_output_that_is_folded_away_keeps_its_name():

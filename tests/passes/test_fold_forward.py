@@ -422,6 +422,12 @@ def test_batch_norms_of_different_axes_do_not_merge():
     assert set(missed(model(lambda x: L.ReLU()(bn("b", axis=1)(bn("a")(L.ReLU()(x))))))) == {"a", "b"}
 
 
+def test_batch_norms_that_store_their_weights_in_different_dtypes_do_not_merge():
+    x = keras.Input((4,), dtype="float16")
+    m = keras.Model(x, L.ReLU(dtype="float16")(bn("outer", dtype="float16")(bn("inner", dtype="mixed_float16")(x))))
+    assert "inner stores its weights in another dtype than outer" in missed(m)["inner"]
+
+
 # options
 
 

@@ -213,7 +213,7 @@ class Writer:
         same = (
             node.op == view.op
             and (node.config is view.config or dict(node.config) == dict(view.config))
-            and all(node.params.get(slot) == key for slot, key in view.params.items())
+            and all(node.params.get(slot) == key and self.fits(key) for slot, key in view.params.items())
             and extra <= {"bias"}
             and all(self.graph.weights[key] is array for key, array in view.derived.items())
             and not self.reads_changed(view)
@@ -235,6 +235,11 @@ class Writer:
                 self.keep(cast(self.fresh(f"{bias}/Cast"), bias, stored, spec.dtype))
                 bias = next(reversed(self.nodes))
             self.keep(bias_add(node, root, bias, spec))
+
+    def fits(self, key: str) -> bool:
+        """Whether a weight is still of the dtype that the constant or variable has."""
+        read, now = self.source.arrays.get(key), self.graph.weights.get(key)
+        return read is None or now is None or now is read or now.dtype == read.dtype
 
     def reads_changed(self, view: View) -> bool:
         """Whether an array has changed that the sources of a view read and the raised node does not: what it has of it is its own."""
@@ -316,6 +321,8 @@ class Writer:
         array = self.graph.weights[key]
         reads = self.handles.get(key)
         source = self.source.nodes.get(key)
+        if not self.fits(key):
+            reads = source = None
         if reads is not None and self.source.variables[reads].value.shape == array.shape:
             name = self.read(reads, array, key)
         elif source is not None and source.op == "Const" and self.source.arrays[key].shape == array.shape:
