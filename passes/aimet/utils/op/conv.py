@@ -44,13 +44,10 @@ class BiasUtils:
 
         Raises `ValueError` where there is no bias, `TfpassesError` where it is no variable of the session.
         """
-        import tensorflow as tf
-
         handle = added(op).inputs[1].op
         while handle.type in ("ReadVariableOp", "Identity"):
             handle = handle.inputs[0].op
-        with sess.graph.as_default():
-            known = {one.op.name if one.op.type == handle.type else one.handle.op.name: one for one in tf.compat.v1.global_variables()}
+        known = {one.name.partition(":")[0]: one for one in sess.graph.get_collection("variables")}
         if handle.name not in known:
             raise TfpassesError(f"{op.name}: its bias, {handle.name}, is no variable of the session")
         assign = known[handle.name].initializer
