@@ -8,11 +8,13 @@ from typing import Literal
 import attrs
 import numpy as np
 
-from tfpasses.graph import Array, ChannelStats, Edit, LinearView, Node, Ref
+from tfpasses.graph import Array, ChannelStats, Edit, Graph, LinearView, Node, Ref, has_trait
 from tfpasses.manager import Context, Contract, Effect, Pass, Remark, register
 from tfpasses.passes.equalization.arithmetic import REACH, scaled, to_power_of_two
 from tfpasses.passes.equalization.channels import Channels, Kernel
-from tfpasses.passes.equalization.clips import set_limits
+from tfpasses.passes.equalization.clips import clipped, set_limits
+from tfpasses.passes.equalization.constants import add_constant, constant_value, in_dtype, takes_any_dtype
+from tfpasses.passes.equalization.intervals import Intervals
 from tfpasses.passes.equalization.named_sets import read_sets, units_of_sets
 from tfpasses.passes.equalization.scaling import Scales, Unit, equalize, units
 
@@ -31,11 +33,13 @@ class CrossLayerScaling(Pass):
     Source: Nagel et al., "Data-Free Quantization through Weight Equalization and Bias Correction", arXiv 1906.04721, section 4.1.
 
     `sweeps` at most, until the two ranges of a channel differ by `tolerance` (relative). `max_scale` bounds every scale, and its inverse.
-    `scales=pow2` rounds them to powers of two, by which nothing is rounded. `relu6=clip` scales the limit of an activation along, as
-    a Minimum of the ReLU and 6/s; `skip` leaves such channels alone; `bound` scales those whose values stay below the limit, before and
-    after, by what is known of their bounds. `only="conv1,conv2 conv2,depthwise3,conv4"` scales these sets of layers in this order.
+    `scales=pow2` rounds them to powers of two, by which nothing is rounded (where no number becomes so small that it loses digits).
+    `relu6=clip` scales the limit of an activation along, as a Minimum of the ReLU and 6/s; `skip` leaves such channels alone; `bound`
+    scales those whose values stay below the limit, before and after, by what is known of their bounds. `only="conv1,conv2
+    conv2,depthwise3,conv4"` scales these sets of layers in this order.
 
-    Channels of range 0 keep their scale. `ChannelStats` are divided by it.
+    A channel of which one kernel has nothing has no two ranges to make equal: it keeps its scale, or, where the range that it has exceeds
+    those of all other channels, takes the one by which it no longer does. `ChannelStats` are divided by the scales.
     """
 
     name = "cross-layer-scaling"
@@ -64,7 +68,9 @@ class CrossLayerScaling(Pass):
             channels, least = bounded(channels, edit)
         chosen = units_of_sets(read_sets(self.only), channels, edit) if self.only else units(channels)
         found = equalize(channels, chosen, self.sweeps, self.tolerance, self.max_scale, least)
-        scale = found.scale if self.scales == "real" else to_power_of_two(found.scale)
+        scale = found.scale
+        if self.scales == "pow2":
+            scale = to_power_of_two(scale, 1 / self.max_scale if least is None else np.maximum(least, 1 / self.max_scale), self.max_scale)
         scale = keeps_finite(channels, scale, edit)
         if (scale != 1).any():
             edit.savepoint()
@@ -77,12 +83,11 @@ class CrossLayerScaling(Pass):
 
     def left_alone(self, channels: Channels, chosen: Sequence[Unit], found: Scales, edit: Edit) -> Iterator[Remark]:
         """What keeps its scale, and why."""
-        read = np.zeros(channels.count, bool)
-        for kernel in channels.kernels:
-            read[kernel.ins] = True
+        followed = before_linear(edit.source)
         for kernel in channels.kernels if not self.only else ():
-            outs = kernel.outs[read[kernel.outs]]
-            fixed = outs[channels.fixed[outs] >= 0]
+            if followed.isdisjoint(kernel.nodes):
+                continue
+            fixed = kernel.outs[channels.fixed[kernel.outs] >= 0]
             for place in np.unique(channels.fixed[fixed]):
                 node, why = channels.reasons[place]
                 count = int((channels.fixed[fixed] == place).sum())
@@ -93,25 +98,24 @@ class CrossLayerScaling(Pass):
             name = channels.kernels[unit.producers[0]].nodes[0]
             idle = sum(int(((gives[region] == 0) | (reads[region] == 0)).sum()) for region in unit.regions)
             if idle:
-                yield Remark(self.name, "note", name, f"{idle} channels behind it have a range of 0 and keep their scale")
-            far = sum(int(np.isin(found.scale[region], (self.max_scale, 1 / self.max_scale)).sum()) for region in unit.regions)
+                yield Remark(self.name, "note", name, f"{idle} channels behind it have a range of 0, which no scale makes equal to another")
+            far = sum(int((np.abs(np.log(found.scale[region])) > (1 - 1e-9) * np.log(self.max_scale)).sum()) for region in unit.regions)
             if far and self.max_scale > 1:
                 yield Remark(self.name, "note", name, f"the scales of {far} channels behind it are bounded by max-scale={self.max_scale:g}")
 
 
 def bounded(channels: Channels, edit: Edit) -> tuple[Channels, Array]:
     """The same where a clip takes part that never acts, with the least scale of each class for which it still does not."""
-    from tfpasses.passes.equalization.intervals import Intervals
-
     highest = Intervals.of(edit)
     fixed, least = channels.fixed.copy(), np.zeros(channels.count)
     reasons = list(channels.reasons)
     for clip in channels.clips:
-        high = np.broadcast_to(highest.above(edit.nodes[clip.node].inputs[0], clip.channels), clip.channels.shape)
-        acts = clip.channels[high > clip.limit]
+        above = highest.above(clipped(edit.nodes[clip.node], edit), clip.channels)
+        classes, limits, high = (one.reshape(-1) for one in np.broadcast_arrays(clip.channels, clip.limits, above))
+        acts = classes[high > limits]
         fixed[acts[fixed[acts] < 0]] = len(reasons)
-        reasons.append((clip.node, f"it clips at {clip.limit:g}, which its values may exceed"))
-        np.maximum.at(least, clip.channels.reshape(-1), np.where(high <= clip.limit, high / clip.limit, 0.0).reshape(-1))
+        reasons.append((clip.node, f"it clips at {clip.limits.min(initial=np.inf):g}, which its values may exceed"))
+        np.maximum.at(least, classes, np.divide(high, limits, out=np.zeros(high.size), where=(high <= limits) & (limits > 0)))
     return attrs.evolve(channels, fixed=fixed, reasons=tuple(reasons)), least
 
 
@@ -120,18 +124,28 @@ def keeps_finite(channels: Channels, scale: Array, edit: Edit) -> Array:
     scale = scale.copy()
 
     def check(values: Array, dtype: str, classes: Array) -> None:
-        with np.errstate(over="ignore"):
-            stored = (np.asarray(values, np.float64) / scale[classes]).astype("float32" if dtype == "bfloat16" else dtype)
-        scale[classes[~np.isfinite(np.broadcast_to(stored, classes.shape))]] = 1.0
+        whole, places = np.broadcast_arrays(in_dtype(np.asarray(values, np.float64) / scale[classes], dtype), classes)
+        scale[places[~np.isfinite(whole)]] = 1.0
 
     for kernel in channels.kernels:
         if kernel.last:
             bias = LinearView.of(edit.nodes[kernel.nodes[0]], edit).bias
             if bias is not None:
                 check(bias, edit.spec(Ref(kernel.nodes[0])).dtype, kernel.outs)
+    for name, ref in channels.constants.items():
+        check(constant_value(edit.nodes[name], edit), edit.spec(ref).dtype, channels.values[ref])
     for clip in channels.clips:
-        check(np.full(clip.channels.shape, clip.limit), edit.spec(Ref(clip.node)).dtype, clip.channels)
+        check(clip.limits, edit.spec(Ref(clip.node)).dtype, clip.channels)
     return scale
+
+
+def before_linear(graph: Graph) -> set[str]:
+    """The nodes that have a linear one somewhere behind them."""
+    found: set[str] = set()
+    for node in reversed(list(graph.nodes.values())):
+        if has_trait(node, "linear") or node.name in found:
+            found.update(ref.node for ref in node.inputs)
+    return found
 
 
 # writing
@@ -155,27 +169,33 @@ def write(channels: Channels, scale: Array, limits: bool, edit: Edit) -> None:
         if changed:
             edit.set_params([edit.nodes[name] for name in names], changed)
     for name, ref in channels.constants.items():
-        divide_constant(edit.nodes[name], scale[channels.values[ref]], edit)
+        divide_constant(edit.nodes[name], ref, scale[channels.values[ref]], edit)
     for clip in channels.clips if limits else ():
         each = scale[clip.channels]
         if (each != 1).any():
-            set_limits(edit.nodes[clip.node], clip.limit / each, edit)
+            set_limits(edit.nodes[clip.node], clip.limits / each, edit)
     for (ref, kind), fact in list(edit.facts.items()):
         if kind == ChannelStats.kind and isinstance(fact, ChannelStats) and ref in channels.values:
             each = scale[channels.values[ref]].reshape(-1)
-            if (each != 1).any() and each.size == fact.mean.size:
+            if (each != 1).any() and each.size in (1, fact.mean.size):
                 edit.add_fact(ref, ChannelStats(fact.mean / each, fact.std / each))
 
 
-def divide_constant(node: Node, scale: Array, edit: Edit) -> None:
-    """Divide a constant by the scale of the value that it meets, both without the batch; it may become larger."""
-    array = edit.weights[node.params["value"]]
-    if not array.any() or (scale == 1).all():
+def divide_constant(node: Node, ref: Ref, scale: Array, edit: Edit) -> None:
+    """Divide a constant by the scale (without the batch) of the value that it meets. One that becomes larger is made anew."""
+    before = constant_value(node, edit)
+    if not before.any() or (scale == 1).all():
         return
-    new = (np.asarray(array, np.float64) / scale).astype(array.dtype)
-    if new.shape != array.shape:
-        node = edit.change(node, specs=(attrs.evolve(node.specs[0], shape=new.shape),))
-    edit.set_params(node, {"value": new})
+    after, stored = before / scale, edit.weights[node.params["value"]]
+    if after.shape == before.shape and not takes_any_dtype(node):
+        edit.set_params(node, {"value": in_dtype(after, stored.dtype.name).reshape(stored.shape)})
+        return
+    new = add_constant(f"{node.name}.scaled", after, edit.spec(ref), [node], edit)
+    ((user, place),) = edit.users[node.name]
+    reader = edit.set_input(edit.nodes[user], place, new)
+    if reader.op == "Add" and len(reader.inputs) == 2:  # keras.ops.add takes a second one that looks like a vector for a bias
+        edit.change(reader, inputs=(new, reader.inputs[1 - place]))
+    edit.remove(edit.nodes[node.name])
 
 
 # telling

@@ -10,6 +10,7 @@ import numpy as np
 
 from tfpasses.graph import Array, Edit, LinearView, Node, channel_axis, has_trait
 from tfpasses.manager import Context, Contract, Effect, Pass, Remark, register
+from tfpasses.passes.equalization.arithmetic import in_ranges
 from tfpasses.passes.equalization.borders import add_map, border_map, no_map
 from tfpasses.passes.equalization.intervals import UNKNOWN, Intervals
 from tfpasses.passes.equalization.layouts import of_channels
@@ -56,8 +57,7 @@ class FoldConstantChannels(Pass):
                 continue
             layer = [edit.nodes[name] for name in dict.fromkeys(name for key in node.params.values() for name in edit.weight_users[key])]
             done.update(one.name for one in layer)
-            if all(one.op == node.op and dict(one.params) == dict(node.params) for one in layer):
-                yield from self.clear(layer, found, edit, context)
+            yield from self.clear(layer, found, edit, context)
         for name, parts in found.small.items():
             count, most = int((parts > 0).sum()), float(parts.max())
             text = f"{count} channels are their bias but for {most:.2g} at most, which is rounded away"
@@ -65,12 +65,13 @@ class FoldConstantChannels(Pass):
 
     def clear(self, layer: Sequence[Node], found: Intervals, edit: Edit, context: Context) -> Iterable[Remark]:
         """One layer, at all its uses."""
-        view, node = LinearView.of(layer[0], edit), layer[0]
-        constant = constants(layer, view, found, edit)
-        first = view.kernels[0]
-        ranges = first.of_in(first.magnitudes.max(axis=2, initial=0.0))
+        view, node, blocked = LinearView.of(layer[0], edit), layer[0], blocks(layer, edit)
+        constant = constants(layer[:1] if blocked else layer, view, found, edit)
+        ranges = in_ranges(view)
         wanted = np.isfinite(constant) & (ranges > 0)
-        if not wanted.any() or not all(np.isfinite(array).all() for array in edit.params(node).values()):
+        if blocked and wanted.any():
+            yield Remark(self.name, "missed", node.name, f"{int(wanted.sum())} constant channels stay: {blocked}")
+        if blocked:
             return
         maps: list[Array] = []
         kept = wanted & (constant != 0) & any(pads_zeros(one, edit) for one in layer)
@@ -82,23 +83,27 @@ class FoldConstantChannels(Pass):
             yield Remark(self.name, "missed", node.name, f"{int(kept.sum())} constant channels stay: {reason[0]}", reason[1])
         inside = wanted & (constant != 0) if not maps else wanted & (constant != 0) & ~kept
         if inside.any() and view.bias is None and any(misplaces_bias(one, edit) for one in layer):
-            reason = (misplaces_bias(node, edit) or misplaces_bias(layer[-1], edit), "")
-            yield Remark(self.name, "missed", node.name, f"{int(inside.sum())} constant channels stay: {reason[0]}")
+            why = next(text for one in layer if (text := misplaces_bias(one, edit)))
+            yield Remark(self.name, "missed", node.name, f"{int(inside.sum())} constant channels stay: {why}")
             wanted, inside = wanted & ~inside, np.zeros_like(inside)
-        if not wanted.any():
+        changed = cleared(view, wanted)
+        if not changed:
             return
         edit.savepoint()
-        changed: dict[str, Array] = {first.slot: cleared(view, wanted)}
         if inside.any():
             bias = view.response(np.where(inside, constant, 0.0)) + (0.0 if view.bias is None else np.asarray(view.bias, np.float64))
             changed["bias"] = bias.astype(view.kernel.dtype if view.bias is None else view.bias.dtype)
         edit.set_params(layer, changed)
         for one, values in zip(layer, maps if (wanted & kept).any() else [], strict=False):
             add_map(edit.nodes[one.name], values, edit)
-        largest = float(ranges[wanted].max())
-        edit.note(channels=int(wanted.sum()), cleared=largest)
+        edit.note(channels=int(wanted.sum()), cleared=float(ranges[wanted].max(initial=0.0)))
         context.on_rewrite(edit.commit("clear", node.name))
-        yield Remark(self.name, "note", node.name, told(wanted, constant, ranges))
+        if wanted.any():
+            yield Remark(self.name, "note", node.name, told(wanted, constant, ranges))
+        if set(changed) - {view.in_kernel_slot, "bias"}:
+            yield Remark(
+                self.name, "note", node.name, "weights of its pointwise kernel cleared for channels that its depthwise kernel has none of"
+            )
 
     def refusal(self, layer: Sequence[Node], kept: Array, edit: Edit) -> tuple[str, str] | None:
         """Why channels of constants other than 0 stay where zeros meet the kernel, and what would help; None where they do not."""
@@ -108,6 +113,16 @@ class FoldConstantChannels(Pass):
             return f"{layer[0].name} pads with zeros, which they are not", "padding=border-map corrects the border"
         why = next(filter(None, [no_map(node, edit) for node in layer]), "")
         return (why, "padding=approximate errs at the border") if why else None
+
+
+def blocks(layer: Sequence[Node], edit: Edit) -> str:
+    """Why nothing is folded into a layer, or nothing."""
+    first = layer[0]
+    for one in layer[1:]:
+        if one.op != first.op or dict(one.params) != dict(first.params):
+            return f"{first.name} shares a weight with {one.name}, which uses it in another way"
+    slots = [slot for slot, array in edit.params(first).items() if not np.isfinite(array).all()]
+    return f"its {slots[0]} is not finite (NaN or infinity)" if slots else ""
 
 
 def read_range(text: str) -> tuple[float, float]:
@@ -138,11 +153,16 @@ def constants(layer: Sequence[Node], view: LinearView, found: Intervals, edit: E
     return whole
 
 
-def cleared(view: LinearView, channels: Array) -> Array:
-    """The kernel that reads, with zeros for some input channels."""
-    first = view.kernels[0]
-    gone = first.as_stored(np.broadcast_to(first.per_in(channels), first.shape))
-    return np.where(gone, np.zeros((), first.kernel.dtype), first.kernel)
+def cleared(view: LinearView, channels: Array) -> dict[str, Array]:
+    """The kernels that change where there are zeros for some input channels; a pointwise kernel behind reads nothing of theirs either."""
+    changed: dict[str, Array] = {}
+    for kernel in view.kernels:
+        gone = kernel.as_stored(np.broadcast_to(kernel.per_in(channels), kernel.shape)) & (kernel.kernel != 0)
+        new = np.where(gone, np.zeros((), kernel.kernel.dtype), kernel.kernel)
+        if gone.any():
+            changed[kernel.slot] = new
+        channels = attrs.evolve(kernel, kernel=new).magnitudes.max(axis=0, initial=0.0).reshape(-1) == 0
+    return changed
 
 
 def told(wanted: Array, constant: Array, ranges: Array) -> str:

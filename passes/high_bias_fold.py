@@ -45,17 +45,19 @@ class HighBiasFold(Pass):
 
     def apply(self, edit: Edit, context: Context) -> Iterable[Remark]:
         """Layer by layer; a remark for each that was folded says how far it is off, for each that stays why."""
+        told: set[Ref] = set()
         for node in list(edit.nodes.values()):
-            stats = edit.facts.get((Ref(node.name), ChannelStats.kind))
-            if isinstance(stats, ChannelStats) and has_trait(node, "linear"):
-                yield self.fold(edit.nodes[node.name], stats, edit, context)
+            known = statistics(node, edit) if has_trait(node, "linear") else None
+            if known is not None:
+                told.update((known[0], Ref(node.name)))
+                yield self.fold(edit.nodes[node.name], *known, edit, context)
         for ref, _ in list(edit.source.facts_of(ChannelStats)):
-            if ref.node in edit.nodes and not has_trait(edit.nodes[ref.node], "linear"):
+            if ref.node in edit.nodes and ref not in told:
                 yield Remark(self.name, "missed", ref.node, f"it is {edit.nodes[ref.node].op}, which has no bias")
 
-    def fold(self, node: Node, stats: ChannelStats, edit: Edit, context: Context) -> Remark:
-        """One layer."""
-        found = Below.of(node, edit)
+    def fold(self, node: Node, ref: Ref, stats: ChannelStats, edit: Edit, context: Context) -> Remark:
+        """One layer; `ref` is the value that the statistics are of."""
+        found = Below.of(node, ref, edit)
         if isinstance(found, str):
             return Remark(self.name, "missed", node.name, found)
         view = LinearView.of(node, edit)
@@ -79,7 +81,10 @@ class HighBiasFold(Pass):
                 set_limits(edit.nodes[clip.node], clip.limits - shift[clip.channels], edit)
         for reader, channels in found.readers:
             absorb(edit.nodes[reader.name], shift[channels], self.padding, edit)
-        edit.add_fact(Ref(node.name), ChannelStats(stats.mean - shift, stats.std))
+        for each in {ref, Ref(node.name)}:
+            before = edit.facts[each, ChannelStats.kind]
+            assert isinstance(before, ChannelStats)
+            edit.add_fact(each, ChannelStats(before.mean - shift, before.std))
         edit.note(channels=int((shift != 0).sum()), largest=float(np.abs(shift).max()))
         context.on_rewrite(edit.commit("move bias", node.name))
         return Remark(self.name, "note", node.name, told(node, found, shift, stats))
@@ -98,6 +103,19 @@ class HighBiasFold(Pass):
             if unknown:
                 return unknown, "padding=approximate errs at the border"
         return None
+
+
+def statistics(node: Node, edit: Edit) -> tuple[Ref, ChannelStats] | None:
+    """What is known of a linear node's value, or of its sum with a constant (see `add_map`); None where nothing is."""
+    ref, uses = Ref(node.name), list(edit.users[node.name])
+    own = edit.facts.get((ref, ChannelStats.kind))
+    if not isinstance(own, ChannelStats):
+        return None
+    if len(uses) == 1 and uses[0][0] != OUTPUT and adds_constant(edit.nodes[uses[0][0]], edit):
+        summed = edit.facts.get((Ref(uses[0][0]), ChannelStats.kind))
+        if isinstance(summed, ChannelStats):
+            return Ref(uses[0][0]), summed
+    return ref, own
 
 
 SHIFTED = ("MaxPool", "AvgPool", "GlobalMaxPool", "GlobalAvgPool", "Crop", "UpSample")
@@ -120,13 +138,17 @@ class Below:
 
     rectified: bool
     """Whether activations do."""
+    slope: float
+    """The least slope below zero that one of them has."""
     clips: tuple[Clip, ...]
     readers: tuple[tuple[Node, Array], ...]
     """The linear nodes, with the channel of the layer that each of their input channels is."""
 
     @classmethod
-    def of(cls, node: Node, edit: Edit) -> Below | str:
-        """All ways from a node to linear ones; or why a shift cannot take them."""
+    def of(cls, node: Node, known: Ref, edit: Edit) -> Below | str:
+        """All ways from a node to linear ones; or why a shift cannot take them. `known` is the value whose statistics are known: that of
+        the node, or of its sum with a constant.
+        """
         shared = [name for key in node.params.values() for name in edit.weight_users[key] if name != node.name]
         if shared:
             return f"it shares a weight with {shared[0]}"
@@ -137,7 +159,10 @@ class Below:
         readers: list[tuple[Node, Array]] = []
         stack = [(Ref(node.name), start)]
         ways: set[bool] = set()
+        slopes = [1.0]
         plain = {Ref(node.name): True}
+        moved: dict[Ref, str] = {}
+        """What came to be another number since its statistics were known, and by which node."""
         while stack:
             ref, layout = stack.pop()
             if not edit.users[ref.node]:
@@ -158,7 +183,13 @@ class Below:
                 passed = passes(other, layout, edit)
                 if isinstance(passed, str):
                     return passed
-                plain[Ref(user)] = plain[ref] and other.op not in ("Relu", "Minimum")
+                bends = other.op in ("Relu", "Minimum")
+                if ref in moved and bends:
+                    return f"{moved[ref]} adds a constant to it, so that its statistics are not those of what {user} reads"
+                if ref in moved or (adds_constant(other, edit) and Ref(user) != known and not is_zero(other, edit)):
+                    moved[Ref(user)] = moved.get(ref, user)
+                slopes.append(float(other.config["negative_slope"]) if other.op == "Relu" else 1.0)
+                plain[Ref(user)] = plain[ref] and not bends
                 limits = limits_of(other, edit)
                 if limits is not None:
                     channels, limits = np.broadcast_arrays(layout.astype(np.intp), limits)
@@ -166,7 +197,7 @@ class Below:
                 stack.append((Ref(user), passed))
         if len(ways) > 1:
             return "some of what reads it lies behind an activation, and some does not"
-        return cls(ways == {False}, tuple(clips), tuple(readers))
+        return cls(ways == {False}, min(slopes), tuple(clips), tuple(readers))
 
 
 def reader_of(node: Node, ref: Ref, layout: Array, edit: Edit) -> Array | str:
@@ -205,6 +236,12 @@ def adds_constant(node: Node, edit: Edit) -> bool:
     return node.op == "Add" and len(others) == 1 and edit.spec(others[0]).shape == edit.spec(Ref(node.name)).shape
 
 
+def is_zero(node: Node, edit: Edit) -> bool:
+    """Whether the constants that a node adds are 0."""
+    consts = [edit.nodes[ref.node] for ref in node.inputs if edit.nodes[ref.node].op == "Const"]
+    return not any(edit.weights[const.params["value"]].any() for const in consts)
+
+
 def absorb(node: Node, shift: Array, padding: str, edit: Edit) -> None:
     """Let a linear node give of x what it gave of x + shift."""
     if not shift.any():
@@ -222,7 +259,7 @@ def told(node: Node, found: Below, shift: Array, stats: ChannelStats) -> str:
     text = f"{int((shift != 0).sum())} of its channels gave up to {np.abs(shift).max():.3g} to {', '.join(names(found))}"
     if not found.rectified:
         return f"{text}; nothing lies between, so that it is exact"
-    off = expected_shortfall(shift, stats.mean, stats.std)
+    off = (1 - found.slope) * expected_shortfall(shift, stats.mean, stats.std)
     return f"{text}; behind the ReLU they are {float(off.max()):.2g} too high on average at most"
 
 

@@ -57,9 +57,13 @@ def balanced(ranges: Sequence[Array], reach: float = REACH) -> list[Array]:
     return [np.exp2(np.clip(step, -np.log2(reach), np.log2(reach))) for step in steps]
 
 
-def to_power_of_two(scale: Array) -> Array:
-    """The power of two that is nearest to each scale (by their logarithms): dividing by it rounds nothing."""
-    return np.exp2(np.round(np.log2(scale)))
+def to_power_of_two(scale: Array, least: Array | float = 0.0, most: float = np.inf) -> Array:
+    """The power of two, from `least` (1 or less) to `most` (1 or more), that is nearest to each scale (by their logarithms): dividing by
+    it rounds nothing.
+    """
+    with np.errstate(divide="ignore"):
+        low, high = np.ceil(np.log2(least)), np.floor(np.log2(most))
+    return np.exp2(np.clip(np.round(np.log2(scale)), low, high))
 
 
 def scaled_out(linear: LinearView, scale: Array) -> dict[str, Array]:

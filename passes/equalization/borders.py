@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import attrs
 import numpy as np
 
-from tfpasses.graph import Array, Edit, LinearView, Node, Ref, channel_axis
+from tfpasses.graph import Array, ChannelStats, Edit, LinearView, Node, Ref, channel_axis
+from tfpasses.passes.equalization.constants import add_constant
 
 __all__ = ["add_map", "border_map", "no_map"]
 
@@ -65,11 +65,16 @@ def visible(size: int, taps: int, stride: int, dilation: int, padding: str) -> A
 
 
 def add_map(node: Node, values: Array, edit: Edit) -> Node:
-    """Put the addition of a map (without the batch) behind a node."""
-    spec = edit.spec(Ref(node.name))
-    array = values[None].astype("float32" if spec.dtype == "bfloat16" else spec.dtype)
-    constant = edit.add(Node(edit.fresh_name(f"{node.name}.border.value"), "Const", specs=(attrs.evolve(spec, shape=array.shape),)), [node])
-    edit.set_params(constant, {"value": array})
-    added = edit.add(Node(edit.fresh_name(f"{node.name}.border"), "Add", (Ref(constant.name), Ref(node.name)), specs=(spec,)), [node])
+    """Put the addition of a map (without the batch) behind a node. What is known of the node's value becomes known of the sum; of the
+    value itself what is left of it, on average over the places.
+    """
+    spec, before = edit.spec(Ref(node.name)), edit.facts.get((Ref(node.name), ChannelStats.kind))
+    constant = add_constant(f"{node.name}.border.value", values[None], spec, [node], edit)
+    added = edit.add(Node(edit.fresh_name(f"{node.name}.border"), "Add", (constant, Ref(node.name)), specs=(spec,)), [node])
     edit.redirect(Ref(node.name), Ref(added.name))
+    if isinstance(before, ChannelStats):
+        axis = channel_axis(node, values.ndim + 1) - 1
+        part = values.mean(axis=tuple(place for place in range(values.ndim) if place != axis))
+        edit.add_fact(added, before)
+        edit.add_fact(node, ChannelStats(before.mean - part, before.std))
     return added

@@ -14,6 +14,8 @@ import attrs
 import numpy as np
 
 from tfpasses.graph import Array, Edit, Graph, KernelView, LinearView, Node, Ref, channel_axis, has_trait
+from tfpasses.passes.equalization.clips import clipped, limits_of
+from tfpasses.passes.equalization.constants import takes_any_dtype
 from tfpasses.passes.equalization.layouts import along, concatenated, flattened, reshaped, rows
 
 __all__ = ["Channels", "Clip", "Kernel"]
@@ -47,11 +49,13 @@ class Kernel:
 
 @attrs.frozen(eq=False)
 class Clip:
-    """An activation with an upper limit; with `channels` the class of each place of its value (see `layouts`)."""
+    """An activation with upper limits."""
 
     node: str
-    limit: float
+    limits: Array
+    """They broadcast against `channels`."""
     channels: Array
+    """The class of each place of its value (see `layouts`)."""
 
 
 @attrs.frozen(eq=False)
@@ -164,7 +168,7 @@ class Survey:
     def known(self, node: Node) -> Array | None:
         """A node of the vocabulary that may hand a scale on."""
         graph = self.graph
-        floats = {graph.spec(ref).dtype for ref in (*node.inputs, Ref(node.name))}
+        floats = {graph.spec(ref).dtype for ref in (*node.inputs, Ref(node.name)) if not takes_any_dtype(graph.nodes[ref.node])}
         layouts = [self.values[ref] for ref in node.inputs if ref in self.values]
         if len(layouts) < len(node.inputs) or graph.spec(Ref(node.name)).shape is None:
             return self.stop(node, "the rank of what it reads is not known")
@@ -267,13 +271,18 @@ def handed_on(survey: Survey, node: Node, layouts: Sequence[Array]) -> Found:
 def relu(survey: Survey, node: Node, layouts: Sequence[Array]) -> Found:
     if node.config["threshold"] != 0:
         return "it is a ReLU with a threshold, which no scale passes through"
-    limit = node.config["max_value"]
-    if limit is None:
-        return layouts[0]
+    limits = limits_of(node, survey.graph)
+    return layouts[0] if limits is None else clip(survey, node, limits, layouts[0])
+
+
+def clip(survey: Survey, node: Node, limits: Array, layout: Array) -> Found:
+    """Upper limits, which are scaled with what they are put on."""
+    if not np.isfinite(limits).all():
+        return "it clips at a number that is not finite"
     if not survey.passes_clip(node):
-        return f"it clips at {limit:g}, which no scale passes through"
-    survey.clips.append(Clip(node.name, limit, layouts[0]))
-    return layouts[0]
+        return f"it clips at {limits.min(initial=np.inf):g}, which no scale passes through"
+    survey.clips.append(Clip(node.name, limits, layout))
+    return layout
 
 
 def pooled(survey: Survey, node: Node, layouts: Sequence[Array]) -> Found:
@@ -295,7 +304,9 @@ def moved(survey: Survey, node: Node, layouts: Sequence[Array]) -> Found:
 
 def joined(survey: Survey, node: Node, layouts: Sequence[Array]) -> Found:
     """A sum, or the like: what meets has one scale. A constant takes part with an array of its own, where nothing else reads it."""
-    graph = survey.graph
+    graph, limits = survey.graph, limits_of(node, survey.graph)
+    if limits is not None:
+        return clip(survey, node, limits, layouts[node.inputs.index(clipped(node, graph))])
     others = {ref: layout for ref, layout in zip(node.inputs, layouts, strict=True) if graph.nodes[ref.node].op != "Const"}
     if not others:
         return "it computes with constants alone"

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import attrs
 import numpy as np
 
-from tfpasses.graph import Array, Edit, Node, Ref
+from tfpasses.graph import Array, Edit, Graph, Node, Ref, has_trait
+from tfpasses.passes.equalization.constants import add_constant, constant_value, in_dtype, is_number
 
 __all__ = ["clipped", "limits_of", "remove_limits", "set_limits"]
 
-ACTIVATIONS = ("Relu", "PRelu", "Identity")
+ACTIVATIONS = ("Relu", "PRelu")
 
 
-def limits_of(node: Node, edit: Edit) -> Array | None:
+def limits_of(node: Node, graph: Graph | Edit) -> Array | None:
     """The upper limits that a node puts on an activation, float64, to be broadcast against its value without the batch; None for a node
     that does something else.
     """
@@ -20,20 +20,30 @@ def limits_of(node: Node, edit: Edit) -> Array | None:
         return np.asarray(float(node.config["max_value"]))
     if node.op != "Minimum" or len(node.inputs) != 2:
         return None
-    consts = [ref for ref in node.inputs if edit.nodes[ref.node].op == "Const"]
-    others = [ref for ref in node.inputs if edit.nodes[ref.node].op in ACTIVATIONS]
-    if len(consts) != 1 or len(others) != 1 or edit.spec(others[0]).shape is None:
+    consts = [ref for ref in node.inputs if graph.nodes[ref.node].op == "Const"]
+    others = [ref for ref in node.inputs if is_activation(ref, graph)]
+    if len(consts) != 1 or len(others) != 1 or not is_number(graph.nodes[consts[0].node]):
         return None
-    array = np.asarray(edit.weights[edit.nodes[consts[0].node].params["value"]], np.float64)
-    rank = len(edit.spec(others[0]).dims)
-    if array.ndim == rank and array.shape[0] == 1:
-        return np.asarray(array[0])
-    return array if array.ndim < rank else None
+    shape = graph.spec(others[0]).shape
+    if shape is None or shape != graph.spec(Ref(node.name)).shape:
+        return None
+    limits = constant_value(graph.nodes[consts[0].node], graph)
+    if limits.ndim == len(shape) and limits.shape[0] == 1:
+        return np.asarray(limits[0])
+    return limits if limits.ndim < len(shape) else None
 
 
-def clipped(node: Node, edit: Edit) -> Ref:
+def is_activation(ref: Ref, graph: Graph | Edit) -> bool:
+    """Whether a value is that of a ReLU of some kind."""
+    node = graph.nodes[ref.node]
+    while has_trait(node, "inference_identity"):
+        node = graph.nodes[node.inputs[0].node]
+    return node.op in ACTIVATIONS
+
+
+def clipped(node: Node, graph: Graph | Edit) -> Ref:
     """The value that a node puts a limit on."""
-    return next(ref for ref in node.inputs if edit.nodes[ref.node].op != "Const")
+    return next(ref for ref in node.inputs if graph.nodes[ref.node].op != "Const")
 
 
 def set_limits(node: Node, limits: Array, edit: Edit) -> None:
@@ -41,30 +51,20 @@ def set_limits(node: Node, limits: Array, edit: Edit) -> None:
     constant behind a ReLU without a limit.
     """
     spec = node.specs[0]
-    stored = limits.astype("float32" if spec.dtype == "bfloat16" else spec.dtype)
-    if node.op == "Relu" and stored.size and (stored == stored.flat[0]).all():
-        edit.change(node, config={**node.config, "max_value": float(stored.flat[0])})
+    if node.op == "Relu" and limits.size and (in_dtype(limits, spec.dtype) == in_dtype(limits.flat[0], spec.dtype)).all():
+        edit.change(node, config={**node.config, "max_value": float(in_dtype(limits.flat[0], spec.dtype))})
         return
     if node.op == "Relu":
         node = edit.change(node, config={**node.config, "max_value": None})
-        least = edit.add(
-            Node(edit.fresh_name(f"{node.name}.limit"), "Minimum", (constant(node, stored, edit), Ref(node.name)), specs=(spec,)), [node]
-        )
+        held = add_constant(f"{node.name}.limit.value", limits, spec, [node], edit)
+        least = edit.add(Node(edit.fresh_name(f"{node.name}.limit"), "Minimum", (held, Ref(node.name)), specs=(spec,)), [node])
         edit.redirect(Ref(node.name), Ref(least.name))
         return
     place = next(place for place, ref in enumerate(node.inputs) if edit.nodes[ref.node].op == "Const")
     old = node.inputs[place]
-    edit.set_input(node, place, constant(node, stored, edit))
+    edit.set_input(node, place, add_constant(f"{node.name}.value", limits, spec, [node], edit))
     if not edit.users[old.node]:
         edit.remove(edit.nodes[old.node])
-
-
-def constant(node: Node, array: Array, edit: Edit) -> Ref:
-    """A new constant beside a node."""
-    specs = (attrs.evolve(node.specs[0], shape=array.shape),)
-    added = edit.add(Node(edit.fresh_name(f"{node.name}.limit.value"), "Const", specs=specs), [node])
-    edit.set_params(added, {"value": array})
-    return Ref(added.name)
 
 
 def remove_limits(node: Node, edit: Edit) -> None:

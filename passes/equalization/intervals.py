@@ -14,6 +14,7 @@ import numpy as np
 
 from tfpasses.graph import Array, Edit, Graph, KernelView, LinearView, Node, Ref, channel_axis, has_trait
 from tfpasses.manager.rounding import unit
+from tfpasses.passes.equalization.constants import constant_value, in_dtype, is_number
 from tfpasses.passes.equalization.layouts import along, concatenated, flattened, reshaped, rows
 from tfpasses.passes.folding.paths import pads_zeros
 
@@ -95,7 +96,7 @@ class Survey:
         if spec.shape is None or "float" not in spec.dtype:
             return None
         layouts = [self.values[one] for one in node.inputs if one in self.values]
-        consts = [one for one in node.inputs if self.graph.nodes[one.node].op == "Const" and self.is_number(one)]
+        consts = [one for one in node.inputs if self.graph.nodes[one.node].op == "Const" and is_number(self.graph.nodes[one.node])]
         if len(layouts) == len(node.inputs) or (node.op in JOINS and layouts and len(layouts) + len(consts) == len(node.inputs)):
             if has_trait(node, "linear"):
                 return self.linear(node, layouts[0])
@@ -106,11 +107,6 @@ class Survey:
         low, high = IMAGES.get(node.op, UNKNOWN)
         return self.everything(ref, (low, high))
 
-    def is_number(self, ref: Ref) -> bool:
-        """Whether a constant holds floats of known sizes."""
-        spec = self.graph.spec(ref)
-        return spec.shape is not None and None not in spec.shape and 0 not in spec.shape and "float" in spec.dtype
-
     def operand(self, ref: Ref, rank: int) -> Interval:
         """The bounds of what a node of several inputs reads, laid out for a value of so many axes, as which it is broadcast."""
         node = self.graph.nodes[ref.node]
@@ -118,9 +114,8 @@ class Survey:
             found = self.values[ref]
             shape = (1,) * (rank - 1 - found.low.ndim) + found.low.shape
             return Interval(found.low.reshape(shape), found.high.reshape(shape))
-        whole = np.asarray(self.graph.weights[node.params["value"]], np.float64)
-        sizes = [size or 1 for size in node.specs[0].dims]
-        whole = whole.reshape((1,) * (rank - len(sizes)) + tuple(sizes))
+        whole = constant_value(node, self.graph)
+        whole = whole.reshape((1,) * (rank - whole.ndim) + whole.shape)
         return Interval(whole.min(axis=0), whole.max(axis=0))
 
     def linear(self, node: Node, read: Interval) -> Interval | None:
@@ -150,24 +145,35 @@ class Survey:
 
 def rounded(values: Array, dtype: str) -> Array:
     """As they are computed, in float64 again."""
-    with np.errstate(over="ignore"):
-        return values if dtype == "bfloat16" else values.astype(dtype).astype(np.float64)
+    return np.asarray(in_dtype(values, dtype), np.float64)
 
 
 def sums(kernel: KernelView, low: Array, high: Array) -> tuple[Array, Array]:
-    """The bounds of each output channel, from those of each input channel. A weight of zero hides what is infinite."""
+    """The bounds of each output channel, from those of each input channel. A weight of zero hides what is infinite.
+
+    In the kernel's precision (that of the network's own sums); an output channel that reads nothing but constants is summed in float64.
+    """
     inputs, groups, outputs = kernel.shape
     stored = kernel.kernel.astype(np.promote_types(kernel.kernel.dtype, np.float32), copy=False)
     taps = stored.reshape(-1, *stored.shape[-2:])
-    parts = []
-    for one in (np.maximum(taps, 0), np.minimum(taps, 0)):
-        whole = one.sum(axis=0) if len(one) != 1 else one[0]
-        parts.append((whole.T if kernel.transposed else whole).reshape(inputs, groups, outputs).transpose(1, 0, 2))
-    positive, negative = parts
+    taps = (taps.swapaxes(1, 2) if kernel.transposed else taps).reshape(-1, inputs, groups, outputs)
+    positive, negative = (
+        (one[0] if len(one) == 1 else one.sum(axis=0)).swapaxes(0, 1)  # [groups, in, out]
+        for one in (np.maximum(taps, 0), np.minimum(taps, 0))
+    )
     a, b = (kernel.per_in(bound)[:, :, 0].T for bound in (low, high))  # [groups, in]
-    bottom, top = product_sum(positive, a) + product_sum(negative, b), product_sum(positive, b) + product_sum(negative, a)
-    bottom[reaches(positive, a) | reaches(negative, b)] = -math.inf
-    top[reaches(positive, b) | reaches(negative, a)] = math.inf
+    with np.errstate(over="ignore", invalid="ignore"):
+        bottom, top = product_sum(positive, a) + product_sum(negative, b), product_sum(positive, b) + product_sum(negative, a)
+    bottom[reads(positive, ~np.isfinite(a)) | reads(negative, ~np.isfinite(b)) | ~np.isfinite(bottom)] = -math.inf
+    top[reads(positive, ~np.isfinite(b)) | reads(negative, ~np.isfinite(a)) | ~np.isfinite(top)] = math.inf
+    moving = (a != b) | ~np.isfinite(a)
+    constant = ~(reads(positive, moving) | reads(negative, moving))
+    if constant.any():
+        group, output = np.nonzero(constant)
+        exact = taps[:, :, group, output].sum(axis=0, dtype=np.float64).T * np.where(np.isfinite(a), a, 0.0)[group]
+        bottom[constant] = top[constant] = exact.sum(axis=1)
+    close = ~constant & (bottom == top)  # but for rounding they are not
+    bottom[close], top[close] = np.nextafter(bottom[close], -math.inf), np.nextafter(top[close], math.inf)
     return bottom.reshape(-1), top.reshape(-1)
 
 
@@ -181,14 +187,13 @@ def product_sum(weights: Array, bounds: Array) -> Array:
     return np.asarray(np.matmul(finite[:, None], weights)[:, 0], np.float64)
 
 
-def reaches(weights: Array, bounds: Array) -> Array:
-    """Whether an output channel has a weight for an input that is not bounded: [groups, out]."""
-    wild = ~np.isfinite(bounds)
-    if not wild.any():
+def reads(weights: Array, inputs: Array) -> Array:
+    """Whether an output channel has a weight for any of the inputs ([groups, in]): [groups, out]."""
+    if not inputs.any():
         return np.zeros((weights.shape[0], weights.shape[2]), bool)
-    if wild.all():
+    if inputs.all():
         return np.asarray(weights.any(axis=1))
-    return np.asarray((weights.astype(bool) & wild[:, :, None]).any(axis=1))
+    return np.asarray((weights.astype(bool) & inputs[:, :, None]).any(axis=1))
 
 
 def times(a: Array, b: Array) -> Array:
@@ -214,6 +219,14 @@ def relu(survey: Survey, node: Node, read: Sequence[Interval]) -> Found:
         return kept if limit is None else np.minimum(kept, limit)
 
     return read[0].each(function) if threshold >= 0 else None
+
+
+def prelu(survey: Survey, node: Node, read: Sequence[Interval]) -> Found:
+    slopes = np.asarray(survey.graph.params(node)["alpha"], np.float64)
+    if not (slopes >= 0).all():
+        return None
+    low, high = (np.where(bound > 0, bound, times(slopes, bound)) for bound in (read[0].low, read[0].high))
+    return paired(low, high)
 
 
 def handed_on(survey: Survey, node: Node, read: Sequence[Interval]) -> Found:
@@ -276,6 +289,7 @@ JOINS = ("Add", "Subtract", "Maximum", "Minimum", "Multiply")
 
 RULES: Mapping[str, Callable[[Survey, Node, Sequence[Interval]], Found]] = {
     "Relu": relu,
+    "PRelu": prelu,
     **dict.fromkeys(("Identity", "Dropout"), handed_on),
     **dict.fromkeys(("MaxPool", "AvgPool", "GlobalMaxPool", "GlobalAvgPool", "Pad", "Crop", "UpSample"), pooled),
     **dict.fromkeys(("Flatten", "Reshape"), moved),

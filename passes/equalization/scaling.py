@@ -55,7 +55,7 @@ class State:
 
     def __init__(self, channels: Channels) -> None:
         self.channels = channels
-        self.magnitudes = [np.array(kernel.view.magnitudes) for kernel in channels.kernels]
+        self.magnitudes = [np.nan_to_num(kernel.view.magnitudes, nan=0.0, posinf=0.0) for kernel in channels.kernels]  # which are fixed
         self.place = np.zeros(channels.count, np.intp)
         """Where a class lies in the unit that is being solved."""
 
