@@ -155,8 +155,8 @@ def sums(kernel: KernelView, low: Array, high: Array) -> tuple[Array, Array]:
     """
     inputs, groups, outputs = kernel.shape
     stored = kernel.kernel.astype(np.promote_types(kernel.kernel.dtype, np.float32), copy=False)
-    taps = stored.reshape(-1, *stored.shape[-2:])
-    taps = (taps.swapaxes(1, 2) if kernel.transposed else taps).reshape(-1, inputs, groups, outputs)
+    taps = stored.reshape(math.prod(stored.shape[:-2]), *stored.shape[-2:])
+    taps = (taps.swapaxes(1, 2) if kernel.transposed else taps).reshape(len(taps), inputs, groups, outputs)
     positive, negative = (
         (one[0] if len(one) == 1 else one.sum(axis=0)).swapaxes(0, 1)  # [groups, in, out]
         for one in (np.maximum(taps, 0), np.minimum(taps, 0))

@@ -5,6 +5,7 @@ What is the same along an axis has size 1 there: of an image of channels last it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,7 +27,8 @@ def along(vector: Array, axis: int, rank: int) -> Array:
 def rows(layout: Array, axis: int, count: int) -> Array:
     """What is said of each of `count` channels on an axis (of the value), one column a channel: [places, count]."""
     moved = np.moveaxis(layout, axis - 1, -1)
-    return np.asarray(np.broadcast_to(moved, (*moved.shape[:-1], count)).reshape(-1, count))
+    places = moved.shape[:-1]
+    return np.asarray(np.broadcast_to(moved, (*places, count)).reshape(math.prod(places), count))
 
 
 def of_channels(layout: Array, axis: int, count: int) -> Array | None:

@@ -44,8 +44,8 @@ class Scales:
     """For each class: what gives it is divided by this, what reads it multiplied. float64; 1 for what stays."""
     units: tuple[Unit, ...]
     sweeps: int
-    rest: float
-    """The largest logarithm of a scale of the last sweep."""
+    apart: float
+    """How far the two ranges of a class differ at most, as a logarithm, of those that could be equal."""
     ranges: tuple[Array, Array]
     """For each class, the largest range of what gives it, and of what reads it, in the end."""
 
@@ -76,6 +76,14 @@ class State:
             inside = np.isin(these, classes) if these.size != classes.size or not np.array_equal(these, classes) else slice(None)
             np.maximum.at(most, self.place[these[inside]], ranges[inside])
         return most
+
+    def ranges(self) -> tuple[Array, Array]:
+        """For each class, the largest range of what gives it, and of what reads it."""
+        gives, reads = np.zeros(self.channels.count), np.zeros(self.channels.count)
+        for number, kernel in enumerate(self.channels.kernels):
+            np.maximum.at(gives, kernel.outs, self.given(number))
+            np.maximum.at(reads, kernel.ins, self.read(number))
+        return gives, reads
 
     def divide(self, number: int, scale: Array) -> None:
         """Divide the output channels of a kernel by the scales of their classes."""
@@ -116,13 +124,22 @@ def equalize(
             steps = solved(unit, state, low, reach, total, SHORTER if reads_itself(unit) else power)
             rest = max(rest, *[float(np.abs(np.log(step)).max(initial=0.0)) for step in steps])
             apply(unit, steps, state, total)
-        if rest <= tolerance / 4:  # a step is half of the difference; later steps change what this one made equal
+        if rest <= tolerance / 2 and apart(chosen, total, low, reach, state.ranges()) <= tolerance:  # a step is half of a difference
             break
-    gives, reads = np.zeros(channels.count), np.zeros(channels.count)
-    for number, kernel in enumerate(channels.kernels):
-        np.maximum.at(gives, kernel.outs, state.given(number))
-        np.maximum.at(reads, kernel.ins, state.read(number))
-    return Scales(total, tuple(chosen), done, rest, (gives, reads))
+    ranges = state.ranges()
+    return Scales(total, tuple(chosen), done, apart(chosen, total, low, reach, ranges), ranges)
+
+
+def apart(chosen: Sequence[Unit], total: Array, low: Array, reach: float, ranges: tuple[Array, Array]) -> float:
+    """How far, as a logarithm, the two ranges of any class differ that has both, and whose scale is not at a bound."""
+    gives, reads = ranges
+    classes = np.concatenate([np.zeros(0, np.intp), *[region for unit in chosen for region in unit.regions]])
+    inside = (gives[classes] > 0) & (reads[classes] > 0) & (total[classes] > low[classes] * CLOSE) & (total[classes] < reach / CLOSE)
+    return float(np.abs(np.log(gives[classes[inside]] / reads[classes[inside]])).max(initial=0.0))
+
+
+CLOSE = 1 + 1e-9
+"""A scale within this of its bound is at it."""
 
 
 PLAIN, FURTHER, SHORTER = 2, 1.4, 0.5
