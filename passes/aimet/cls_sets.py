@@ -98,7 +98,7 @@ class FoundSet:
 
 def find_cls_sets(graph: Graph) -> list[FoundSet]:
     """The sets of a graph, in the order of computing, in which nothing else takes part: one layer gives the channels, one reads them, and
-    between lies a single way of operations that a scale passes through.
+    between lie operations of one value each that a scale passes through.
 
     What an Add or a Concat ties together, what is behind a Flatten, and an activation with an upper limit make none.
     """
@@ -137,16 +137,14 @@ def meets(before: Kernel, after: Kernel) -> bool:
 
 
 def between(before: Kernel, after: Kernel, edit: Edit) -> list[Node] | None:
-    """The nodes on the ways from all uses of a layer to all of another; None where they are no plain ways."""
+    """The nodes on the ways from all uses of a layer to all of another; None where something on a way reads more than one value."""
     passed = []
     for name in after.nodes:
         node = edit.nodes[name]
         while (node := edit.nodes[node.inputs[0].node]).name not in before.nodes:
-            if len(node.inputs) != 1 or len(edit.users[node.name]) != 1:
+            if len(node.inputs) != 1:
                 return None
             passed.append(node)
-        if len(edit.users[node.name]) != 1:
-            return None
     return passed
 
 

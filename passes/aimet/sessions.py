@@ -52,7 +52,7 @@ def read(session: Any, input_op_names: Names, output_op_names: Names, pipeline: 
     """
     from tfpasses.frontends.graph_def import from_session
 
-    inputs, outputs = ([names] if isinstance(names, str) else list(names) for names in (input_op_names, output_op_names))
+    inputs, outputs = ([names] if isinstance(names, str) else list(names or ()) for names in (input_op_names, output_op_names))
     return run_passes(from_session(session, inputs, outputs), Pipeline.of(pipeline))
 
 

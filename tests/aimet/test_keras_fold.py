@@ -135,6 +135,17 @@ def test_a_batch_norm_called_in_training_mode_stays_as_it_was():
         np.testing.assert_array_equal(got, wanted)
 
 
+def test_a_batch_norm_whose_scale_cannot_be_stored_stays_as_it_was():
+    bn = L.BatchNormalization(dtype="float16", name="bn")
+    model = chain(L.ReLU(dtype="float16"), bn, L.Softmax(dtype="float16"), shape=(6, 6, 3), dtype="float16")
+    bn.gamma.assign(np.full(3, 6e4))
+    bn.moving_variance.assign(np.full(3, 0.1))
+    before = [np.asarray(weight).copy() for weight in bn.weights]
+    fold_all_batch_norms(model)
+    for got, wanted in zip(bn.weights, before, strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
 def test_a_missing_bias_is_in_the_configuration_and_in_the_files(tmp_path):
     model = two_norms()
     _, new = fold_all_batch_norms(model)
@@ -230,13 +241,13 @@ def test_outputs_of_one_batch_norm_called_twice_keep_their_names():
     assert_both_compute_it(original, batch(model), model, new)
 
 
-def nested(**how):
+def nested(calls=1):
     """A nested model that is called `calls` times, with a batch norm in it."""
     inner = keras.Sequential([keras.Input((8, 8, 4)), L.Conv2D(4, 3, padding="same", name="c"), L.BatchNormalization(name="b"), L.ReLU()])
     inner.name = "inner"
     x = y = keras.Input((10, 10, 3), name="x")
     y = L.BatchNormalization(name="outer")(L.Conv2D(4, 3, name="d")(y))
-    for _ in range(how.get("calls", 1)):
+    for _ in range(calls):
         y = inner(y)
     return bite(keras.Model(x, y, name="m"))
 
@@ -333,6 +344,23 @@ def test_a_second_fold_finds_nothing_to_do():
     assert pairs == []
     for got, wanted in zip(again.get_weights(), before, strict=True):
         np.testing.assert_array_equal(got, wanted)
+
+
+def test_the_given_model_may_be_folded_again_and_its_batch_norms_remember_what_they_first_were():
+    model = two_norms()
+    original, x = copy_of(model), batch(model)
+    first, _ = fold_all_batch_norms(model)
+    remembered = [(bn.original_gamma, bn.original_beta, bn.tells_of) for _, bn in first]
+    weights = [np.asarray(weight).copy() for layer, _ in first for weight in layer.weights]
+    again, new = fold_all_batch_norms(model)
+    assert again == first
+    for (_, bn), (gamma, beta, tells_of) in zip(again, remembered, strict=True):
+        np.testing.assert_array_equal(bn.original_gamma, gamma)
+        np.testing.assert_array_equal(bn.original_beta, beta)
+        assert bn.tells_of == tells_of
+    for got, wanted in zip([weight for layer, _ in first for weight in layer.weights], weights, strict=True):
+        np.testing.assert_array_equal(got, wanted)
+    assert_both_compute_it(original, x, model, new)
 
 
 def test_a_subclassed_model_is_refused():

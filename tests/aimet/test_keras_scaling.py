@@ -417,6 +417,17 @@ def test_layers_that_are_used_twice_are_scaled_once():
     assert_near(outputs(model, x), outputs(original, x), truth(original, x), original, x, UNIT)
 
 
+def test_a_layer_that_reads_another_both_with_and_without_an_activation_makes_a_set_with_it():
+    a, b = L.Conv2D(4, 3, name="a"), L.Conv2D(3, 3, name="b")
+    x = keras.Input((9, 8, 3), name="x")
+    y = a(x)
+    model = bite(keras.Model(x, [b(L.ReLU()(y)), b(y)]))
+    original = copy_of(model)
+    infos = CrossLayerScaling.scale_model(model)
+    assert names(infos) == [("a", "b")] and flags(infos) == [(True,)]
+    assert_near(outputs(model, batch(model)), outputs(original, batch(model)), truth(original, batch(model)), original, batch(model), UNIT)
+
+
 def test_more_depthwise_layers_in_a_row_than_a_set_has_places_for_are_scaled_pair_by_pair():
     made = [L.Conv2D(4, 1, name="a"), L.DepthwiseConv2D(3, name="b"), L.DepthwiseConv2D(3, name="c"), L.Conv2D(3, 1, name="d")]
     model = chain(*made, shape=(9, 8, 3))

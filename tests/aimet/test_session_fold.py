@@ -106,6 +106,12 @@ def test_names_that_are_not_there_are_an_error(model, source, target, why):
         fold_all_batch_norms(model.session, source, target)
 
 
+@pytest.mark.parametrize("nothing", [None, []])
+def test_without_outputs_there_is_nothing_to_fold(model, nothing):
+    with pytest.raises(TfpassesError, match="name the outputs"):
+        fold_all_batch_norms(model.session, model.source, nothing)
+
+
 def test_a_closed_session_is_an_error(model):
     model.session.close()
     with pytest.raises(UnsupportedModelError, match="closed"):

@@ -22,6 +22,8 @@ RAISE = ("tests/passes/test_canonicalize.py", "tests/passes/test_canonicalize_la
 CONTAINERS = ("tests/cli/test_tensorflow_kinds.py", "tests/frontends/test_concrete_function.py", "tests/frontends/test_saved_model.py")
 KERAS2 = ("tests/passes/test_graph_keras2.py",)
 GRAPH, PATTERN, MANAGER = ("tests/graph",), ("tests/pattern",), ("tests/manager",)
+AIMET_KERAS = ("tests/aimet/test_keras_fold.py", "tests/aimet/test_keras_scaling.py", "tests/aimet/test_keras_high_bias.py")
+AIMET_SESSIONS = ("tests/aimet/test_session_cle.py",)
 KERAS = ("tests/frontends/test_isolation.py", "tests/frontends/test_folding.py", "tests/frontends/test_rewrites.py")
 
 MUTANTS = (
@@ -294,5 +296,59 @@ MUTANTS = (
         "ends = [name for name in reached if not edit.users[name]]",
         "ends = []",
         KERAS2,
+    ),
+    # AIMET's interface
+    Mutant("a batch norm used elsewhere folded", "passes/aimet/whole_folds.py", "kept |= partial", "break", AIMET_KERAS),
+    Mutant(
+        "a pool's statistics taken for a layer's",
+        "passes/aimet/whole_folds.py",
+        "isinstance(known, ChannelStats) and np.array_equal(known.mean, stats.mean) and np.array_equal(known.std, stats.std)",
+        "True",
+        AIMET_KERAS,
+    ),
+    Mutant(
+        "traced functions kept",
+        "passes/aimet/keras/write_back.py",
+        "one.train_function = one.test_function = one.predict_function = None",
+        "pass",
+        AIMET_KERAS,
+    ),
+    Mutant(
+        "weights in the order of their making",
+        "passes/aimet/keras/write_back.py",
+        "there[id(variable)])  # files",
+        "0)  # files",
+        AIMET_KERAS,
+    ),
+    Mutant("epsilon of an identity kept", "passes/aimet/keras/write_back.py", "    bn.epsilon = 0.0\n", "", AIMET_KERAS),
+    Mutant(
+        "the middle scaled once", "passes/aimet/cls_sets.py", "kernel.per_in(one) / kernel.per_out(two)", "kernel.per_in(one)", AIMET_KERAS
+    ),
+    Mutant(
+        "raw gamma sign in the shift",
+        "passes/aimet/cls_sets.py",
+        "np.abs(np.asarray(gamma, np.float64)) / scale",
+        "np.asarray(gamma, np.float64) / scale",
+        AIMET_KERAS,
+    ),
+    Mutant(
+        "beta not scaled",
+        "passes/aimet/cls_sets.py",
+        "absorbable(np.asarray(beta, np.float64) / scale",
+        "absorbable(np.asarray(beta, np.float64)",
+        AIMET_KERAS,
+    ),
+    Mutant(
+        "several ways taken for one",
+        "passes/aimet/cls_sets.py",
+        "            if len(node.inputs) != 1:\n                return None\n",
+        "",
+        AIMET_KERAS,
+    ),
+    Mutant(
+        "statistics not remembered", "passes/aimet/sessions.py", "session.graph.add_to_collection(COLLECTION, text)", "pass", AIMET_SESSIONS
+    ),
+    Mutant(
+        "values not loaded", "passes/aimet/sessions.py", "load_values(session, before.source.container.meta, new)", "pass", AIMET_SESSIONS
     ),
 )

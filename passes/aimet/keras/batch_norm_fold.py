@@ -9,6 +9,7 @@ from tfpasses.graph import Graph, TfpassesError
 from tfpasses.passes.aimet.keras.write_back import convert, make_identity, refuse_optimizer, reset_functions, write
 from tfpasses.passes.aimet.whole_folds import FoldRecord, fold_whole
 from tfpasses.passes.folding.arithmetic import Affine
+from tfpasses.passes.folding.sites import finite_in
 from tfpasses.passes.named_pairs import layer_of
 
 __all__ = ["fold_all_batch_norms", "fold_given_batch_norms"]
@@ -23,7 +24,7 @@ def fold_all_batch_norms(model: Any) -> tuple[list[Pair], Any]:
     Gives the pairs (layer, batch norm), those folded backward first, in the order of the model, and a new model without the batch norms.
     Its layers are those of `model`, which still computes what it did: its batch norms that were folded have become identities, and remember
     what they were as `original_gamma` and `original_beta`; the others have become gamma·x + beta (mean 0, variance 1, epsilon 0), but for
-    those that are called with training=True. Neither kind trains any more.
+    those that are called with training=True, or whose gamma or beta would not be finite. Neither kind trains any more.
 
     A batch norm whose layer is used at several places is folded where all of them fold alike. Raises `UnsupportedModelError` for a model
     that is no Functional or Sequential one, or whose optimizer has a state.
@@ -35,7 +36,9 @@ def fold_all_batch_norms(model: Any) -> tuple[list[Pair], Any]:
     training = {id(node.owner.source) for node in standing if node.config.get("training") and node.owner is not None}
     for node in {layer_of(node): node for node in standing}.values():
         affine = Affine.of(node, record.after)
-        if node.owner is not None and id(node.owner.source) not in training and affine.finite:
+        dtype = record.after.params(node)["mean"].dtype.name
+        stored = finite_in(dtype, affine.scale) and finite_in(dtype, affine.shift)
+        if node.owner is not None and id(node.owner.source) not in training and stored:
             convert(node.owner.source, affine.scale, affine.shift)
     return pairs_of(record), new
 

@@ -66,8 +66,10 @@ def graph_of(calls: Sequence[Any]) -> Graph | None:
     read = {id(tensor): tensor for call in calls for tensor in call.input_tensors}
     ends = [tensor for call in calls for tensor in call.outputs if id(tensor) not in read]
     inputs = [tensor for tensor in read.values() if isinstance(tensor._keras_history.operation, keras.layers.InputLayer)]
+    if not inputs:
+        return None
     try:
-        return from_keras(keras.Model(inputs, ends))
+        return from_keras(keras.Model(inputs, ends, name="surroundings"))
     except (ValueError, UnsupportedModelError):  # such as two layers of one name, in models that share others
         return None
 

@@ -56,9 +56,11 @@ def make_identity(bn: Any, tells_of: str | None) -> None:
     `original_beta`, and the name of the layer whose output now has that deviation and mean, if any has, as `tells_of`.
     """
     mean = np.asarray(bn.moving_mean)
-    bn.original_gamma = np.ones_like(mean) if bn.gamma is None else np.asarray(bn.gamma).copy()
-    bn.original_beta = np.zeros_like(mean) if bn.beta is None else np.asarray(bn.beta).copy()
-    bn.tells_of = tells_of
+    gamma = np.ones_like(mean) if bn.gamma is None else np.asarray(bn.gamma).copy()
+    beta = np.zeros_like(mean) if bn.beta is None else np.asarray(bn.beta).copy()
+    folded_before = hasattr(bn, "original_gamma") and bn.epsilon == 0 and not beta.any() and (gamma == 1).all()
+    if not folded_before:
+        bn.original_gamma, bn.original_beta, bn.tells_of = gamma, beta, tells_of
     freeze(bn, {} if bn.gamma is None else {"gamma": np.ones_like(mean)}, {} if bn.beta is None else {"beta": np.zeros_like(mean)})
 
 

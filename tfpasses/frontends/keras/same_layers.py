@@ -40,7 +40,8 @@ class Wiring:
     def sequential(self, source: Any) -> Any:
         *layers, last = source.layers
         left = [found for layer in layers if (found := self.layer(layer)) is not None]
-        left.append(self.layer(last) or keras.layers.Identity(name=last.name, dtype=last.dtype_policy))
+        end = self.layer(last)
+        left.append(keras.layers.Identity(name=last.name, dtype=last.dtype_policy) if end is None else end)
         return type(source)([source.inputs[0], *left], name=source.name)
 
     def functional(self, source: Any) -> Any:
