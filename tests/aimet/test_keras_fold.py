@@ -424,7 +424,10 @@ def test_a_given_pair_that_does_not_fold_is_an_error_that_says_why_and_nothing_c
 
 
 def test_importing_the_interface_imports_neither_tensorflow_nor_keras():
-    code = "import sys, tfpasses.passes.aimet.keras.batch_norm_fold; sys.exit('keras' in sys.modules or 'tensorflow' in sys.modules)"
+    modules = ["keras.batch_norm_fold", "keras.cross_layer_equalization", "keras.utils.model_transform_utils", "batch_norm_fold"]
+    modules += ["cross_layer_equalization", "utils.graph_saver", "utils.op.conv"]
+    code = f"import sys; {'; '.join(f'import tfpasses.passes.aimet.{module}' for module in modules)}"
+    code += "; sys.exit('keras' in sys.modules or 'tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
