@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfpasses.graph import Array, Edit
+from tfpasses.graph import OUTPUT, Array, Edit, has_trait
 from tfpasses.manager import PassError
-from tfpasses.passes.equalization.channels import Channels
+from tfpasses.passes.equalization.channels import Channels, Kernel
 from tfpasses.passes.equalization.scaling import Unit
 from tfpasses.passes.named_pairs import layer_of
 
@@ -42,17 +42,31 @@ def units_of_sets(sets: Sequence[Sequence[str]], channels: Channels, edit: Edit)
                 raise PassError(f"{title}: {f'{name} is no linear layer' if known else f'there is no layer {name!r}'}")
         first, *middles, last = one
         numbers = [layers[first][-1], *(layers[name][0] for name in middles), layers[last][0]]
-        found.append(unit_of(numbers, one, title, channels))
+        found.append(unit_of(numbers, one, title, channels, edit))
     return found
 
 
-def unit_of(numbers: Sequence[int], names: Sequence[str], title: str, channels: Channels) -> Unit:
+def read_by(kernel: Kernel, edit: Edit) -> set[str]:
+    """The linear nodes that read what a layer gives, whatever lies between."""
+    found: set[str] = set()
+    stack, seen = list(kernel.nodes), set(kernel.nodes)
+    while stack:
+        for user, _ in edit.users[stack.pop()]:
+            if user != OUTPUT and has_trait(edit.nodes[user], "linear"):
+                found.add(user)
+            elif user != OUTPUT and user not in seen:
+                seen.add(user)
+                stack.append(user)
+    return found
+
+
+def unit_of(numbers: Sequence[int], names: Sequence[str], title: str, channels: Channels, edit: Edit) -> Unit:
     """The unit of kernels in a row."""
     regions: list[Array] = []
     for before, after, name, other in zip(numbers[:-1], numbers[1:], names[:-1], names[1:], strict=True):
-        gives, reads = channels.kernels[before].outs, channels.kernels[after].ins
+        gives = channels.kernels[before].outs
         free = np.unique(gives)[channels.fixed[np.unique(gives)] < 0]
-        if not set(gives.tolist()) & set(reads.tolist()):
+        if read_by(channels.kernels[before], edit).isdisjoint(channels.kernels[after].nodes):
             raise PassError(f"{title}: {other} does not read what {name} gives")
         if not free.size:
             node, why = channels.reasons[int(channels.fixed[gives[0]])]

@@ -164,18 +164,15 @@ def solved(unit: Unit, state: State, low: Array, reach: float, total: Array, pow
 
 
 def settle(ranges: Sequence[Array], steps: Sequence[Array], idle: Array) -> None:
-    """Scale the channels, too, of which a kernel has nothing, pair by pair: where both sides have a range to make them equal, where one
-    has not so far that the other does not exceed the largest range that the channels have which all kernels have something of.
+    """Scale the channels, too, of which a kernel has nothing, but no further than that no other kernel's range exceeds the largest that
+    the channels come to have which all kernels have something of. As there are ranges for all scales then, each is free.
     """
     most = float(np.exp2(np.log2([each[~idle] for each in ranges]).mean(axis=0).max()))
-    given = ranges[0][idle]
-    for step, each in zip(steps, ranges[1:], strict=True):
-        read = each[idle]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            equal = np.sqrt(given / read)
-            scale = np.where((given > 0) & (read > 0), equal, np.where(read > most, most / read, np.where(given > most, given / most, 1.0)))
-        step[idle] = scale
-        given = read * scale
+    excess = [np.maximum(each[idle] / most, 1.0) for each in ranges]
+    left, right = [np.cumprod(one, axis=0) for one in (excess, excess[::-1])]
+    empty = np.argmin([each[idle] for each in ranges], axis=0)  # what lies before it is scaled from the first on, the rest from the last
+    for place, step in enumerate(steps):
+        step[idle] = np.where(place < empty, left[place], 1.0 / right[len(steps) - 1 - place])
 
 
 def orders(unit: Unit, state: State) -> Iterator[Array]:
