@@ -108,8 +108,9 @@ def equalize(
 ) -> Scales:
     """Scale until the two ranges of every class differ by `tolerance` at most (relative), at most `sweeps` times through all units.
 
-    No scale leaves 1/reach to reach, or is below what `least` says for its class. After some sweeps each step is taken further than the
-    closed form (successive over-relaxation), which takes half as many.
+    No scale leaves 1/reach to reach, or is below what `least` says for its class. Each step is the closed form's: to go further (successive
+    over-relaxation) takes half as many sweeps, but where several kernels meet there are many solutions, and it ends at one of wilder
+    scales (1 to 3 points of MobileNetV2's accuracy at 8 bits).
     """
     state = State(channels)
     total, low = np.ones(channels.count), np.full(channels.count, 1 / reach)
@@ -117,11 +118,10 @@ def equalize(
         low = np.maximum(low, least)
     rest, done = 0.0, 0
     while done < sweeps:
-        power = 1.0 if done < PLAIN else FURTHER
         done += 1
         rest = 0.0
         for unit in chosen:
-            steps = solved(unit, state, low, reach, total, SHORTER if reads_itself(unit) else power)
+            steps = solved(unit, state, low, reach, total, SHORTER if reads_itself(unit) else 1.0)
             rest = max(rest, *[float(np.abs(np.log(step)).max(initial=0.0)) for step in steps])
             apply(unit, steps, state, total)
         if rest <= tolerance / 2 and apart(chosen, total, low, reach, state.ranges()) <= tolerance:  # a step is half of a difference
@@ -142,8 +142,8 @@ CLOSE = 1 + 1e-9
 """A scale within this of its bound is at it."""
 
 
-PLAIN, FURTHER, SHORTER = 2, 1.4, 0.5
-"""So many sweeps are as the closed forms say; how far steps go after them; and where a kernel reads the region that it gives to."""
+SHORTER = 0.5
+"""So much of a step is taken where a kernel reads the region that it gives to: its two sides change at once."""
 
 
 def solved(unit: Unit, state: State, low: Array, reach: float, total: Array, power: float) -> list[Array]:
