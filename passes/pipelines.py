@@ -16,8 +16,8 @@ class CrossLayerEqualization(NamedPipeline):
     """Cross-layer equalization: fold batch norms, constant channels, cross-layer scaling, high-bias fold.
 
     `relu6=clip` keeps activations with an upper limit exact, by limits per channel; `replace` makes them ReLUs first, as AIMET does; `skip`
-    and `bound` leave them as they are. `padding` says what is done where zero padding meets a constant (see `fold-constant-channels` and
-    `high-bias-fold`).
+    and `bound` leave them as they are. `padding` says what `fold-constant-channels` does where zero padding meets a constant; there, the
+    high-bias fold, which only approximates, leaves layers alone.
     """
 
     name = "cle"
@@ -29,5 +29,5 @@ class CrossLayerEqualization(NamedPipeline):
     def text(self) -> str:
         """The pipeline that it stands for, as text."""
         scaling = "relu6-to-relu,cross-layer-scaling" if self.relu6 == "replace" else f"cross-layer-scaling{{relu6={self.relu6}}}"
-        constant, bias = (f"{name}{{padding={self.padding}}}" for name in ("fold-constant-channels", "high-bias-fold"))
-        return f"fold-batch-norms,{constant},{scaling},{bias}"
+        constant = f"fold-constant-channels{{padding={self.padding}}}"
+        return f"fold-batch-norms,{constant},{scaling},high-bias-fold"
