@@ -6,38 +6,22 @@ Bounds: 1.5x, and 5x a sweep. Both sides of a ratio are timed in turn in the sam
 
 from __future__ import annotations
 
-import gc
 import os
-import statistics
 import sys
-import time
-from collections.abc import Callable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from _timing import clone, in_turn, report
 
 import tfpasses
 from tfpasses.passes.equalization.channels import Channels
 from tfpasses.passes.equalization.scaling import equalize, units
 
-RUNS, SWEEPS = 7, 8
+SWEEPS = 8
 RUN_BOUND, SWEEP_BOUND = 1.5, 5.0
 NETWORKS = ("MobileNetV2", "ResNet50")
-
-
-def in_turn(*functions: Callable[[], object]) -> list[float]:
-    """Median seconds of each function, run in turn after one warm-up each."""
-    times: list[list[float]] = [[] for _ in functions]
-    for number in range(RUNS + 1):
-        for values, function in zip(times, functions, strict=True):
-            gc.collect()
-            start = time.perf_counter()
-            function()
-            if number:
-                values.append(time.perf_counter() - start)
-    return [statistics.median(values) for values in times]
 
 
 def network(name: str) -> keras.Model:
@@ -48,21 +32,6 @@ def network(name: str) -> keras.Model:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.set_weights([drawn.uniform(0.1, 3.0, weight.shape) for weight in layer.get_weights()])
     return model
-
-
-def clone(model: keras.Model) -> keras.Model:
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    return copy
-
-
-def report(what: str, ours: float, theirs: float, bound: float) -> bool:
-    ratio = ours / theirs
-    print(
-        f"{what}: {ours * 1000:.1f} ms / {theirs * 1000:.1f} ms = {ratio:.2f}x (bound {bound}x): {'PASS' if ratio <= bound else 'FAIL'}",
-        flush=True,
-    )
-    return ratio <= bound
 
 
 def main() -> int:

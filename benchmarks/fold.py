@@ -8,13 +8,10 @@ ratio are timed in turn in the same process; the ratio is of medians.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from _timing import RUNS, clone, in_turn, report
 
 import tfpasses
 from tfpasses.frontends.keras import write
@@ -29,31 +27,11 @@ from tfpasses.graph import LinearView, has_trait
 from tfpasses.manager import Pipeline, run_passes
 from tfpasses.passes.folding.arithmetic import Affine, fold_backward
 
-RUNS = 7
 RUN_BOUND, ARITHMETIC_BOUND = 0.9, 3.0
 NETWORKS = ("MobileNetV2", "ResNet50", "DenseNet121", "EfficientNetB0")
 LAYERS, GROWTH_BOUND, GROWTH_RUNS = (100, 1_000, 5_000), 1.1, 2
 RECURSION = 100_000  # Keras walks a model by recursion: one of 1,000 layers in a row cannot be built within Python's default
 SONY = Path(__file__).parents[1] / ".venv-mct" / "bin" / "python"
-
-
-def in_turn(*functions: Callable[[], object], runs: int = RUNS) -> list[float]:
-    """Median seconds of each function, run in turn after one warm-up each."""
-    times: list[list[float]] = [[] for _ in functions]
-    for number in range(runs + 1):
-        for values, function in zip(times, functions, strict=True):
-            gc.collect()
-            start = time.perf_counter()
-            function()
-            if number:
-                values.append(time.perf_counter() - start)
-    return [statistics.median(values) for values in times]
-
-
-def clone(model: keras.Model) -> keras.Model:
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    return copy
 
 
 def arithmetic(model: keras.Model) -> tuple[Callable[[], object], Callable[[], object]]:
@@ -65,15 +43,6 @@ def arithmetic(model: keras.Model) -> tuple[Callable[[], object], Callable[[], o
             pairs.append((LinearView.of(linear, graph), bn))
     arrays = list(graph.weights.values())
     return (lambda: [fold_backward(linear, Affine.of(bn, graph)) for linear, bn in pairs]), (lambda: [np.array(array) for array in arrays])
-
-
-def report(what: str, ours: float, theirs: float, bound: float) -> bool:
-    ratio = ours / theirs
-    print(
-        f"{what}: {ours * 1000:.1f} ms / {theirs * 1000:.1f} ms = {ratio:.2f}x (bound {bound}x): {'PASS' if ratio <= bound else 'FAIL'}",
-        flush=True,
-    )
-    return ratio <= bound
 
 
 def chain(layers: int) -> keras.Model:
