@@ -116,8 +116,6 @@ def equalize(
     total, low = np.ones(channels.count), np.full(channels.count, 1 / reach)
     if least is not None:
         low = np.maximum(low, least)
-    if sweeps > 1:
-        begin(chosen, state, total, low, reach)
     rest, done = 0.0, 0
     while done < sweeps:
         done += 1
@@ -132,56 +130,15 @@ def equalize(
     return Scales(total, tuple(chosen), done, apart(chosen, total, low, reach, ranges), ranges)
 
 
-def begin(chosen: Sequence[Unit], state: State, total: Array, low: Array, reach: float) -> None:
-    """Scale to where the sweeps set out from: a point that does not depend on how the channels were scaled before.
-
-    Where sums tie the channels of many layers, ranges are equal at more than one point; which one is reached must not be a matter of
-    chance. From the inputs on, a class has a scale by which the first kernel that gives it has a range of 1; from the outputs on, another
-    by which the last kernel that reads it has. Between the two, the nearer end weighs more: for one kernel behind the other, each of one
-    channel, all ranges are equal there.
-    """
-    count = state.channels.count
-    free = np.zeros(count, bool)
-    for unit in chosen:
-        for region in unit.regions:
-            free[region] = True
-    forward, depth = np.zeros(count), np.zeros(count)
-    backward, height = np.zeros(count), np.zeros(count)
-    for ends, known, steps, sign in ((0, forward, depth, 1), (1, backward, height, -1)):
-        seen = ~free
-        numbers = range(len(state.magnitudes))
-        for number in numbers if ends == 0 else reversed(numbers):
-            view, sides = state.channels.kernels[number].view, state.channels.kernels[number].ends
-            near, far = sides[ends], sides[1 - ends]
-            there = np.exp2(sign * known)
-            if ends == 0:
-                ranges = (state.magnitudes[number] * view.per_in(there[near])).max(axis=0, initial=0.0).reshape(-1)
-            else:
-                ranges = view.of_in((state.magnitudes[number] * view.per_out(there[near])).max(axis=2, initial=0.0))
-            new = ~seen[far]
-            most = np.zeros(count)
-            np.maximum.at(most, far[new], ranges[new])
-            classes = np.unique(far[new])
-            with np.errstate(divide="ignore"):
-                logs = np.log2(most[classes])
-            known[classes] = np.where(np.isfinite(logs), sign * logs, 0.0)
-            steps[classes] = steps[near].max(initial=0) + 1
-            seen[classes] = True
-    share = depth / np.maximum(depth + height, 1)
-    scale = np.where(free, np.exp2((1 - share) * forward + share * backward), 1.0)
-    np.clip(scale, low, reach, out=scale)
-    total *= scale
-    for number in range(len(state.magnitudes)):
-        state.divide(number, scale)
-        state.multiply(number, scale)
-
-
 def apart(chosen: Sequence[Unit], total: Array, low: Array, reach: float, ranges: tuple[Array, Array]) -> float:
-    """How far, as a logarithm, the two ranges of any class differ that has both, and whose scale is not at a bound."""
+    """How far, as a logarithm, the two ranges of any class differ, where all kernels in its row have one, and no scale is at a bound."""
     gives, reads = ranges
-    classes = np.concatenate([np.zeros(0, np.intp), *[region for unit in chosen for region in unit.regions]])
-    inside = (gives[classes] > 0) & (reads[classes] > 0) & (total[classes] > low[classes] * CLOSE) & (total[classes] < reach / CLOSE)
-    return float(np.abs(np.log(gives[classes[inside]] / reads[classes[inside]])).max(initial=0.0))
+    most = 0.0
+    for unit in chosen:
+        rows = np.stack(unit.regions)
+        free = ((gives[rows] > 0) & (reads[rows] > 0) & (total[rows] > low[rows] * CLOSE) & (total[rows] < reach / CLOSE)).all(axis=0)
+        most = max(most, float(np.abs(np.log(gives[rows[:, free]] / reads[rows[:, free]])).max(initial=0.0)))
+    return most
 
 
 CLOSE = 1 + 1e-9
