@@ -12,7 +12,8 @@ import attrs
 import numpy as np
 
 from tfpasses import models
-from tfpasses.graph import Array, Evaluator, Fact, FactsError, Graph, GraphError, Ref, Rewrite, TfpassesError, load_facts, save_facts
+from tfpasses.graph import Array, Evaluator, Graph, GraphError, Ref, Rewrite, TfpassesError
+from tfpasses.known import CANONICALIZE, Facts, check_facts, has_operations, read_facts, rename_facts, write_facts
 from tfpasses.manager import (
     Journal,
     NumericCheck,
@@ -149,7 +150,7 @@ def load(path: str | Path, facts: str | Path | None = None, wanted: models.Selec
     Raises `UnsupportedModelError` or `FactsError`, one line, naming the file and what to do.
     """
     _, graph = models.opened(path, wanted)
-    return graph if facts is None else attrs.evolve(graph, facts=load_facts(facts, graph))
+    return graph if facts is None else attrs.evolve(graph, facts=read_facts(facts, graph))
 
 
 def read_data(path: str | Path) -> Mapping[str, Array]:
@@ -179,17 +180,8 @@ def save(what: Any, path: str | Path, facts: str | Path | None = None) -> None:
             model, names = models.write(model)
         models.save_file(graph, path, None if isinstance(model, Graph) else model)
     if facts is not None:
-        written = graph if isinstance(model, Graph) else models.read_again(model, graph)
-        save_facts(facts, attrs.evolve(written, facts=rename_facts(graph.facts, names)))
-
-
-def rename_facts(facts: Mapping[tuple[Ref, str], Fact], names: Mapping[str, str]) -> dict[tuple[Ref, str], Fact]:
-    """The facts under the names that nodes have when the written model is read again."""
-    return {(Ref(names.get(ref.node, ref.node), ref.index), kind): fact for (ref, kind), fact in facts.items()}
-
-
-CANONICALIZE = "canonicalize"
-"""The pass that lets all others see what operations of a `tf.Graph` are; it goes first where a pipeline does not name it."""
+        written = models.opened(path)[1] if models.differs_in_file(graph, path) else models.read_again(model, graph)
+        write_facts(facts, rename_facts(graph.facts, names), written)
 
 
 def run(
@@ -198,7 +190,7 @@ def run(
     *,
     verify: Verify = "shapes",
     data: Mapping[str, Array] | None = None,
-    facts: Mapping[tuple[Ref, str], Fact] | str | Path | None = None,
+    facts: Facts | str | Path | None = None,
     observers: Sequence[Observer] = (),
     inputs: Sequence[str] | None = None,
     outputs: Sequence[str] | None = None,
@@ -224,8 +216,8 @@ def run(
     given = isinstance(model, Graph)
     model, graph = models.opened(model, models.Selection(names_of(inputs), names_of(outputs), signature))
     if facts is not None:
-        graph = attrs.evolve(graph, facts=load_facts(facts, graph) if isinstance(facts, str | Path) else check_facts(facts))
-    if any(node.op.startswith("tf.") for node in graph.nodes.values()) and all(item.name != CANONICALIZE for item in passes.passes):
+        graph = attrs.evolve(graph, facts=read_facts(facts, graph) if isinstance(facts, str | Path) else check_facts(facts))
+    if has_operations(graph) and all(item.name != CANONICALIZE for item in passes.passes):
         passes = Pipeline.of([CANONICALIZE, *passes.passes])
     level = LEVELS.index(verify)
     timing, remarks, journal = Timing(), RemarkLog(), Journal()
@@ -269,16 +261,6 @@ WRITING = "write"
 def names_of(names: Sequence[str] | None) -> tuple[str, ...] | None:
     """Names as a tuple; one alone is one of one."""
     return None if names is None else (names,) if isinstance(names, str) else tuple(names)
-
-
-def check_facts(facts: Any) -> dict[tuple[Ref, str], Fact]:
-    """Facts by value and kind, or a clear refusal."""
-    if not isinstance(facts, Mapping):
-        raise FactsError(f"facts are of type {type(facts).__name__}; give the facts of a graph, or the file that an earlier run saved")
-    for key, fact in facts.items():
-        if not (isinstance(fact, Fact) and isinstance(key, tuple) and len(key) == 2 and isinstance(key[0], Ref) and key[1] == fact.kind):
-            raise FactsError(f"facts hold {key!r}: {fact!r}; a fact stands under its value and kind, (Ref(node), fact.kind)")
-    return dict(facts)
 
 
 def check_written(graph: Graph, model: Any, read: Graph, source: Any, evaluator: Evaluator, inputs: Mapping[str, Array]) -> Iterator[str]:

@@ -21,6 +21,7 @@ __all__ = [
     "Selection",
     "call",
     "copy_file",
+    "differs_in_file",
     "evaluator",
     "likely_cause",
     "opened",
@@ -150,6 +151,15 @@ def likely_cause(graph: Graph) -> str:
 
 
 # files
+
+
+def differs_in_file(graph: Graph, path: str | Path) -> bool:
+    """Whether the file of a model that was written from a graph is read as another graph than the model is: a SavedModel, whose signatures
+    are functions, and Keras layers as operations of TensorFlow.
+    """
+    from tfpasses.frontends import graph_def
+
+    return os.path.isdir(path) or (not isinstance(graph.source, graph_def.Source) and Path(path).suffix not in KERAS)
 
 
 def read_file(path: str | Path, wanted: Selection = EVERYTHING) -> Any:

@@ -90,7 +90,7 @@ class Survey:
         ref = Ref(node.name)
         if node.op == "Input":
             return self.everything(ref, self.inputs)
-        if node.op == "Const":
+        if node.op == "Const" or not node.specs:  # an operation that gives nothing, such as NoOp
             return None
         spec = self.graph.spec(ref)
         if spec.shape is None or "float" not in spec.dtype:
