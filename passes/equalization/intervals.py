@@ -130,11 +130,12 @@ class Survey:
         for kernel in view.kernels:
             low, high = sums(kernel, low, high)
         bias = np.zeros(view.out_channels) if view.bias is None else np.asarray(view.bias, np.float64)
-        low, high = low + bias, high + bias
+        known = np.isfinite(bias)
+        bias = np.where(known, bias, 0.0)
+        low, high = np.where(known, low + bias, -math.inf), np.where(known, high + bias, math.inf)
         spec = graph.spec(Ref(node.name))
         reach = np.maximum(bias - low, high - bias)
-        with np.errstate(invalid="ignore"):
-            small = (reach > 0) & (reach <= 2 * unit(spec) * np.abs(bias))  # its bias changes in its last digit at most
+        small = (reach > 0) & (reach <= 2 * unit(spec) * np.abs(bias))  # its bias changes in its last digit at most
         if small.any():
             self.small[node.name] = np.where(small, reach, 0.0)
             low, high = np.where(small, bias, low), np.where(small, bias, high)
