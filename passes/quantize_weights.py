@@ -37,7 +37,14 @@ class QuantizeWeights(Pass):
     name = "quantize-weights"
     contract = Contract(
         Effect.APPROXIMATES,
-        after=("fold-batch-norms", "fold-constant-channels", "relu6-to-relu", "cross-layer-scaling", "high-bias-fold"),
+        after=(
+            "fold-batch-norms",
+            "fold-constant-channels",
+            "relu6-to-relu",
+            "cross-layer-scaling",
+            "high-bias-fold",
+            "analytical-bias-correction",
+        ),
     )
 
     bits: int = 8

@@ -10,7 +10,7 @@ import numpy as np
 from tfpasses.graph import Array, ChannelStats, Edit, LinearView, Node, Ref, channel_axis
 from tfpasses.passes.equalization.constants import add_constant
 
-__all__ = ["add_map", "border_map", "no_map"]
+__all__ = ["add_map", "border_map", "no_map", "reached"]
 
 
 def no_map(node: Node, graph: Any) -> str:
@@ -51,8 +51,10 @@ def summed(seen: Array) -> Array:
     return np.asarray(seen.sum(axis=-2))
 
 
-def visible(size: int, taps: int, stride: int, dilation: int, padding: str) -> Array:
-    """Whether each tap sees the image at each place of the output along one axis: 1 or 0, [places, taps]."""
+def reached(size: int, taps: int, stride: int, dilation: int, padding: str) -> Array:
+    """Which element of the input each tap meets at each place of the output along one axis: [places, taps]; those that are below 0, or
+    `size` and above, are padding.
+    """
     reach = (taps - 1) * dilation + 1
     if padding == "same":
         places = math.ceil(size / stride)
@@ -60,7 +62,12 @@ def visible(size: int, taps: int, stride: int, dilation: int, padding: str) -> A
     else:
         before = reach - 1 if padding == "causal" else 0
         places = (size + before - reach) // stride + 1
-    at = np.arange(places)[:, None] * stride + np.arange(taps)[None] * dilation - before
+    return np.asarray(np.arange(places)[:, None] * stride + np.arange(taps)[None] * dilation - before)
+
+
+def visible(size: int, taps: int, stride: int, dilation: int, padding: str) -> Array:
+    """Whether each tap sees the image at each place of the output along one axis: 1 or 0, [places, taps]."""
+    at = reached(size, taps, stride, dilation, padding)
     return np.asarray((at >= 0) & (at < size), np.float64)
 
 

@@ -1,0 +1,87 @@
+"""The biases of a graph that can be corrected: each once, however many linear nodes add it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+import numpy as np
+
+from tfpasses.graph import Array, Edit, Graph, LinearView, Node, has_trait
+from tfpasses.manager import PassError
+from tfpasses.passes.equalization.constants import in_dtype
+from tfpasses.passes.folding.paths import misplaces_bias
+from tfpasses.passes.named_pairs import layer_of
+
+__all__ = ["Biased", "biased", "chosen", "corrected"]
+
+
+@attrs.frozen(eq=False)
+class Biased:
+    """The linear nodes that add one bias, or would add one if they had it: all calls of one layer."""
+
+    nodes: tuple[Node, ...]
+    """In topological order."""
+    reason: str
+    """Why the bias cannot change; empty where it can."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in remarks: its first node's name."""
+        return self.nodes[0].name
+
+
+def biased(graph: Graph | Edit) -> list[Biased]:
+    """All linear nodes, those that share a bias together; in topological order of the first of them."""
+    found: dict[tuple[str, str], list[Node]] = {}
+    for node in graph.nodes.values():
+        if has_trait(node, "linear"):
+            key = ("bias", node.params["bias"]) if "bias" in node.params else ("layer", layer_of(node))
+            found.setdefault(key, []).append(node)
+    return [Biased(tuple(nodes), blocked(nodes, graph)) for nodes in found.values()]
+
+
+def blocked(nodes: Sequence[Node], graph: Graph | Edit) -> str:
+    """Why the bias of some nodes cannot change, or be made; empty where it can."""
+    bias = nodes[0].params.get("bias")
+    if bias is None:
+        return next(filter(None, (misplaces_bias(node, graph) for node in nodes)), "")  # type: ignore[arg-type]  # which reads it only
+    names = {node.name for node in nodes}
+    stranger = next((name for name in graph.weight_users[bias] if name not in names), None)
+    if stranger is not None:
+        return f"it shares its bias with {stranger}, a {graph.nodes[stranger].op}, which is no linear layer"
+    return "" if np.isfinite(graph.weights[bias]).all() else "its bias is not finite (NaN or infinity)"
+
+
+def corrected(layer: Biased, shift: Array, graph: Graph | Edit) -> Array | None:
+    """The bias less a shift per output channel: float64 arithmetic, in the dtype that the bias has, or the kernel where there is none.
+    None where it would not be finite.
+    """
+    view = LinearView.of(layer.nodes[0], graph)
+    dtype = (view.kernel if view.bias is None else view.bias).dtype
+    bias = np.zeros(view.out_channels) if view.bias is None else np.asarray(view.bias, np.float64)
+    stored = in_dtype(bias - shift, dtype.name)
+    return stored if np.isfinite(stored).all() else None
+
+
+def chosen(layers: Sequence[Biased], only: str, graph: Graph | Edit) -> Sequence[Biased]:
+    """The layers that `only` names, or all. Raises `PassError` where it names none, or one of several that share a bias."""
+    names = dict.fromkeys(only.split())
+    if not names:
+        return layers
+    for name in names:
+        nodes = [node for node in graph.nodes.values() if name in called(node)]
+        if not any(has_trait(node, "linear") for node in nodes):
+            raise PassError(f"only={only!r}: " + (f"{name} is no linear layer" if nodes else f"there is no layer {name!r}"))
+    wanted = [layer for layer in layers if any(names.keys() & called(node) for node in layer.nodes)]
+    for layer in wanted:
+        named = [node for node in layer.nodes if names.keys() & called(node)]
+        others = [node for node in layer.nodes if node not in named]
+        if others:
+            raise PassError(f"only={only!r}: {layer_of(named[0])} shares its bias with {layer_of(others[0])}; name both or neither")
+    return wanted
+
+
+def called(node: Node) -> set[str]:
+    """What a user may call a node by: its layer's name or its own."""
+    return {layer_of(node), node.name}
