@@ -38,14 +38,16 @@ def fold_given_batch_norms(sess: Any, input_op_names: Names, output_op_names: Na
     not fold.
     """
     graph = read(sess, input_op_names, output_op_names)
-    named = [named_pair(pair[:2], graph) for pair in layer_pairs]
+    named = [named_pair(pair, graph) for pair in layer_pairs]
     after = folded(graph, FoldBatchNorms(only=" ".join(named)))[0] if named else graph
     return remember(new_session(after), after)
 
 
 def named_pair(pair: Sequence[Any], graph: Graph) -> str:
     """A pair of operations as `only=` names it."""
-    first, second = pair
+    if not isinstance(pair, tuple | list) or len(pair) not in (2, 3) or not all(hasattr(one, "type") for one in pair[:2]):
+        raise ValueError(f"{pair!r} is no pair of operations; give (convolution or matrix product, batch norm), or the other way around")
+    first, second = pair[:2]
     try:
         linear, norm = linear_node(first, graph), norm_node(second, graph)
     except ValueError:

@@ -16,7 +16,17 @@ from tfpasses.passes.equalization.channels import Channels, Kernel
 from tfpasses.passes.equalization.named_sets import units_of_sets
 from tfpasses.passes.equalization.scaling import Unit, units
 
-__all__ = ["ClsSetInfo", "FoundSet", "create_cls_set_info_list", "find_cls_sets", "moved_bias", "scaled_set", "why_unsafe"]
+__all__ = [
+    "ClsSetInfo",
+    "FoundSet",
+    "cls_sets_of",
+    "create_cls_set_info_list",
+    "find_cls_sets",
+    "infos_of",
+    "moved_bias",
+    "scaled_set",
+    "why_unsafe",
+]
 
 Params = dict[str, Array]
 ScaleFactor = Array | tuple[Array, Array]
@@ -81,6 +91,24 @@ def create_cls_set_info_list(
         pairs = zip(pairwise(layers), scales, rectified, strict=True)
         found.append(ClsSetInfo(*(ClsSetInfo.ClsSetLayerPairInfo(*pair, np.asarray(scale), bool(flag)) for pair, scale, flag in pairs)))
     return found
+
+
+def cls_sets_of(given: Any) -> list[tuple[Any, ...]]:
+    """Given sets as tuples. Raises `ValueError` for something else, such as one set alone."""
+    sets = list(given)
+    for one in sets:
+        if not isinstance(one, tuple | list):
+            raise ValueError(f"{getattr(one, 'name', one)!r} is no set of layers; give a list of sets, each a tuple of two layers or three")
+    return [tuple(one) for one in sets]
+
+
+def infos_of(given: Any) -> list[ClsSetInfo]:
+    """Given sets with their scales. Raises `ValueError` for something else, such as arguments in another order."""
+    infos = list(given or ())
+    for one in infos:
+        if not isinstance(one, ClsSetInfo):
+            raise ValueError(f"{one!r} is no ClsSetInfo; scale_model and create_cls_set_info_list give such")
+    return infos
 
 
 # finding
@@ -173,8 +201,10 @@ def scaled_set(views: Sequence[LinearView]) -> tuple[tuple[Array, ...], list[Par
     """The scales of a set of layers in a row, and the new parameters of each.
 
     Two, or three with a depthwise one in the middle, are scaled in closed form; of three others first the first two are, then the last two.
-    Raises `ValueError` where one does not read as many channels as the one before it gives.
+    Raises `ValueError` for another number of layers, and where one does not read as many channels as the one before it gives.
     """
+    if not PAIR <= len(views) <= TRIPLET:
+        raise ValueError(f"a set of {len(views)} layers was given; a set has two, or three with a depthwise one in the middle")
     for before, after in pairwise(views):
         if before.out_channels != after.in_channels:
             counts = f"{before.node.name} gives {before.out_channels} channels, {after.node.name} reads {after.in_channels}"
@@ -212,9 +242,13 @@ def moved_bias(
     """The new biases of two layers where what the first's has beyond three deviations moves into the second's; None where nothing does.
 
     `gamma` and `beta` are those of the batch norm that was folded into the first, before it was divided by `scale`. Both have a bias.
+    Raises `ValueError` where the scales are not one a channel between them.
     """
     assert first.bias is not None and second.bias is not None
     scale = np.asarray(scale, np.float64)
+    if not scale.shape == (first.out_channels,) == (second.in_channels,):
+        names = f"{first.node.name} gives {first.out_channels} channels, {second.node.name} reads {second.in_channels}"
+        raise ValueError(f"{names}, and there are {scale.size} scales of shape {scale.shape}; they do not belong together")
     shift = absorbable(np.asarray(beta, np.float64) / scale, np.abs(np.asarray(gamma, np.float64)) / scale, rectified)
     if not shift.any() or not np.isfinite(shift).all():
         return None

@@ -12,14 +12,17 @@ from tfpasses.passes.aimet.cls_sets import (
     ClsSetInfo,
     ReluFlag,
     ScaleFactor,
+    cls_sets_of,
     create_cls_set_info_list,
     find_cls_sets,
+    infos_of,
     moved_bias,
     scaled_set,
     why_unsafe,
 )
 from tfpasses.passes.aimet.relu6 import without_relu6
 from tfpasses.passes.aimet.sessions import Names, linear_node, linear_operation, load, new_session, read, read_around, sources, statistics
+from tfpasses.passes.aimet.utils.graph_saver import save_and_load_graph
 from tfpasses.passes.cross_layer_scaling import CrossLayerScaling as Scaling
 from tfpasses.passes.high_bias_fold import HighBiasFold as Folding
 
@@ -72,12 +75,12 @@ class CrossLayerScaling:
         What would change the function is done all the same, with a warning. Raises `ValueError` for operations that cannot be scaled,
         `TfpassesError` where a kernel or a bias is no variable.
         """
-        return scale_in_place(sess, [tuple(one) for one in cls_sets])
+        return scale_in_place(sess, cls_sets_of(cls_sets))
 
     @staticmethod
     def scale_cls_set(sess: Any, cls_set: ClsSet) -> ScaleFactor:
         """Scale one set; as `scale_cls_sets`."""
-        return scale_in_place(sess, [tuple(cls_set)])[0]
+        return scale_in_place(sess, cls_sets_of([cls_set]))[0]
 
     @staticmethod
     def scale_cls_set_with_conv_layers(model: Any, cls_set: ClsSet) -> Array:
@@ -133,9 +136,19 @@ def scale_in_place(session: Any, cls_sets: Sequence[ClsSet]) -> list[ScaleFactor
 
 def counted(cls_set: ClsSet, count: int) -> ClsSet:
     """The set, where it has so many layers; else a `ValueError`."""
-    if len(cls_set) != count:
-        raise ValueError(f"a set of {len(cls_set)} layers was given where one of {count} is asked for")
-    return cls_set
+    (one,) = cls_sets_of([cls_set])
+    if len(one) != count:
+        raise ValueError(f"a set of {len(one)} layers was given where one of {count} is asked for")
+    return one
+
+
+def pairs_of(given: Mapping[Any, Any] | Iterable[Sequence[Any]]) -> list[Sequence[Any]]:
+    """Given pairs of operations, without AIMET's flag. Raises `ValueError` for something else, such as arguments in another order."""
+    pairs = list(given.items() if isinstance(given, Mapping) else given or ())
+    for pair in pairs:
+        if not isinstance(pair, tuple | list) or len(pair) < 2 or not all(hasattr(operation, "name") for operation in pair[:2]):
+            raise ValueError(f"{pair!r} is no pair of a convolution or matrix product and a batch norm, as operations")
+    return [pair[:2] for pair in pairs]
 
 
 class HighBiasFold:
@@ -146,14 +159,16 @@ class HighBiasFold:
         """Move the part of biases that all but a few values exceed (beta - 3·|gamma|; all of beta where nothing lies between) from the
         first layer of each pair of a set into the second. Gives a new session; the given one is as it was.
 
-        `folded_pairs` are what folding gave: of their first operations, layers, the session knows the statistics. Operations count by their
-        names, whatever session they are of. A pair of layers is left alone where either has no bias, or where nothing is known of the
-        first's output: no batch norm was folded into it, or that was folded forward.
+        `folded_pairs` are what folding gave or was given: of their layers, the session knows the statistics. Operations count by their
+        names, whatever session they are of, and in whatever order. A pair of layers is left alone where either has no bias, or where
+        nothing is known of the first's output: no batch norm was folded into it, or that was folded forward. Raises `ValueError` for what
+        is no such pair or no `ClsSetInfo`, and for scales that are not those of the two layers.
         """
-        pairs = [one for info in cls_set_info_list for one in info.cls_pair_info_list]
-        keys = list(folded_pairs) if isinstance(folded_pairs, Mapping) else [pair[0] for pair in folded_pairs]
-        operations = [operation for one in pairs for operation in (one.layer1, one.layer2)]
-        graph = read_around(sess, operations or keys)
+        pairs = [one for info in infos_of(cls_set_info_list) for one in info.cls_pair_info_list]
+        keys = [operation for pair in pairs_of(folded_pairs) for operation in pair]
+        if not pairs:
+            return save_and_load_graph("", sess)
+        graph = read_around(sess, [operation for one in pairs for operation in (one.layer1, one.layer2)])
         edit = Edit(graph, made_by=Folding.name)
         known, named = statistics(sess), {operation.name for operation in keys}
         for one in pairs:

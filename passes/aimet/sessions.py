@@ -14,6 +14,7 @@ from tfpasses.manager import Pipeline, run_passes
 
 __all__ = [
     "INFERENCE",
+    "bias_of",
     "last_of",
     "linear_node",
     "linear_operation",
@@ -26,6 +27,7 @@ __all__ = [
     "remember",
     "sources",
     "statistics",
+    "stored",
 ]
 
 INFERENCE = "canonicalize{training=false}"
@@ -43,6 +45,7 @@ LINEAR = frozenset(
     }
 )
 """The operations that multiply with a kernel."""
+LINEAR_TYPES = frozenset(name.removeprefix("tf.") for name in LINEAR)
 
 
 def read(session: Any, input_op_names: Names, output_op_names: Names, pipeline: str = INFERENCE) -> Graph:
@@ -79,10 +82,37 @@ def operation_of(operation: Any, session: Any) -> Any:
         raise ValueError(f"{name or repr(operation)} is no operation of the session's graph") from None
 
 
+ADDITIONS = ("AddV2", "Add")
+STORED = ("Const", "VarHandleOp", "Variable", "VariableV2")
+
+
 def last_of(operation: Any) -> Any:
     """The addition of a bias behind an operation, or the operation itself."""
-    added = [user for output in operation.outputs for user in output.consumers() if user.type == "BiasAdd"]
-    return added[0] if operation.type != "BiasAdd" and len(added) == 1 else operation
+    if operation.type not in LINEAR_TYPES:
+        return operation
+    first = "data_format" in operation.node_def.attr and operation.get_attr("data_format").startswith(
+        b"NC"
+    )  # a sum adds along the last axis
+    users = [user for output in operation.outputs for user in output.consumers() if user.type == "BiasAdd" or not first]
+    added = [user for user in users if bias_of(user) is not None]
+    return added[0] if len(added) == 1 else operation
+
+
+def bias_of(addition: Any) -> Any:
+    """The vector that an operation adds to a value, of a sum a stored one; None of another operation."""
+    if addition.type == "BiasAdd":
+        return addition.inputs[1]
+    if addition.type not in ADDITIONS:
+        return None
+    return next((one for one in reversed(addition.inputs) if one.shape.rank == 1 and stored(one).type in STORED), None)
+
+
+def stored(value: Any) -> Any:
+    """The variable or constant that a value is read from; of another value, what gives it."""
+    operation = value.op
+    while operation.type in ("ReadVariableOp", "Identity"):
+        operation = operation.inputs[0].op
+    return operation
 
 
 def above(operation: Any) -> set[str]:

@@ -412,6 +412,7 @@ def test_no_pairs_change_nothing():
         (lambda m: (L.Conv2D(2, 3, name="stray"), m.get_layer("after")), "^stray is no layer of model m"),
         (lambda m: (m.get_layer("first"),), "is no pair of layers"),
         (lambda m: ("first", "after"), "is no pair of layers"),
+        (lambda m: m.get_layer("first"), "name=first.* is no pair of layers"),
     ],
 )
 def test_a_given_pair_that_does_not_fold_is_an_error_that_says_why_and_nothing_changes(pair, why):

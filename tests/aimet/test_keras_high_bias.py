@@ -117,17 +117,38 @@ def test_behind_a_relu_values_that_are_below_the_shift_alone_are_off():
     np.testing.assert_allclose(after * scale, np.maximum(0, before - shift), atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["dict", "list", "triples", "tuple of pairs"])
+@pytest.mark.parametrize("kind", ["dict", "list", "triples", "tuple of pairs", "batch norms first", "dict by batch norm"])
 def test_the_folded_batch_norms_come_as_a_dict_or_as_pairs(kind):
     model, twin = two(), two()
     pairs, new = fold_all_batch_norms(model)
-    given = {"dict": dict(pairs), "list": pairs, "triples": [(*pair, True) for pair in pairs], "tuple of pairs": tuple(pairs)}[kind]
+    turned = [(bn, layer) for layer, bn in pairs]
+    kinds = {"dict": dict(pairs), "list": pairs, "triples": [(*pair, True) for pair in pairs], "tuple of pairs": tuple(pairs)}
+    given = {**kinds, "batch norms first": turned, "dict by batch norm": dict(turned)}[kind]
     HighBiasFold.bias_fold(CrossLayerScaling.scale_model(new), given)
     others, other = fold_all_batch_norms(twin)
     HighBiasFold.bias_fold(CrossLayerScaling.scale_model(other), others)
     for got, wanted in zip(new.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(got, wanted)
     assert np.abs(np.asarray(new.get_layer("a").bias)).max() < np.abs(np.asarray(model.get_layer("bn").original_beta)).max()
+
+
+def test_what_does_not_belong_together_is_an_error_and_nothing_changes():
+    pairs, new = fold_all_batch_norms(two())
+    infos = CrossLayerScaling.scale_model(new)
+    a, b = new.get_layer("a"), new.get_layer("b")
+    before = new.get_weights()
+    for sets, given, why in (
+        (infos, infos, "ClsSetInfo object .* is no pair of a layer and a batch norm"),
+        (infos, [(a, b)], "is no pair of a layer and a batch norm"),
+        (infos, [a], "name=a.* is no pair of a layer and a batch norm"),
+        (pairs, pairs, "is no ClsSetInfo"),
+        (CrossLayerScaling.create_cls_set_info_list([(a, b)], [np.ones(7)], [True]), pairs, r"there are 7 scales of shape \(7,\)"),
+        (CrossLayerScaling.create_cls_set_info_list([(a, a)], [np.ones(4)], [True]), pairs, "a gives 4 channels, a reads 3"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            HighBiasFold.bias_fold(sets, given)
+    for got, wanted in zip(new.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(got, wanted)
 
 
 def assert_nothing_moves(new, infos, pairs):

@@ -282,6 +282,13 @@ def test_a_set_of_another_number_of_layers_than_the_call_says_is_an_error():
         CrossLayerScaling.scale_cls_set_with_conv_layers(layers)
     with pytest.raises(ValueError, match="2 layers was given where one of 3 is asked for"):
         CrossLayerScaling.scale_cls_set_with_depthwise_conv_layers(layers[:2])
+    for some in ([layers[:1]], [[]], [[*layers, layers[0]]]):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with pytest.raises(ValueError, match=f"a set of {len(some[0])} layers was given; a set has two, or three"):
+                CrossLayerScaling.scale_cls_sets(some)
+    with pytest.raises(ValueError, match="'a' is no set of layers; give a list of sets, each a tuple of two layers or three"):
+        CrossLayerScaling.scale_cls_sets((layers[0], layers[1]))
 
 
 # whole models

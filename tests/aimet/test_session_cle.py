@@ -316,6 +316,54 @@ def test_infos_and_pairs_may_be_made_by_hand_of_operations_of_any_session():
     np.testing.assert_allclose(weights(model, new)[1]["a"], biases["a"] - shift_of(model, "a_bn", 2.0), rtol=1e-6, atol=1e-6)
 
 
+def test_biases_that_are_added_by_sums_move_too():
+    rng = np.random.default_rng(4)
+    with tf.Graph().as_default() as graph:
+        a, b, d, e = (
+            v1.get_variable(name, initializer=tf.constant(rng.normal(size=shape).astype("float32")), use_resource=True)
+            for name, shape in {"a": (3, 3, 3, 4), "b": (4,), "d": (3, 3, 4, 5), "e": (5,)}.items()
+        )
+        y = tf.nn.conv2d(v1.placeholder("float32", (None, 12, 12, 3), "x"), a, 1, "VALID", name="first") + b
+        one, zero, five = (np.full(4, number, "float32") for number in (1, 0, 5))
+        y, *_ = v1.nn.fused_batch_norm(y, one, five, zero, one, is_training=False)  # its gamma is 1, its beta 5
+        tf.identity(tf.nn.conv2d(tf.nn.relu(y), d, 1, "VALID", name="second") + e, name="y")
+        session = v1.Session(graph=graph)
+        session.run(v1.global_variables_initializer())
+    folded_, pairs = fold_all_batch_norms(session, "x", "y")
+    scaled, infos = CrossLayerScaling.scale_model(folded_, "x", "y")
+    new = HighBiasFold.bias_fold(scaled, pairs, infos)
+    old, now = (
+        [BiasUtils.get_bias_as_numpy_data(one, one.graph.get_operation_by_name(name)) for name in ("first", "second")]
+        for one in (scaled, new)
+    )
+    shift = 2.0 / infos[0].cls_pair_info_list[0].scale_factor  # beta - 3·gamma = 5 - 3
+    kernel = scaled.run("d/Read/ReadVariableOp:0").astype(np.float64)
+    np.testing.assert_allclose(now[0], old[0] - shift, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(now[1], old[1] + shift @ kernel.sum((0, 1)), rtol=1e-5, atol=1e-5)
+
+
+def test_pairs_may_be_given_the_other_way_around_with_a_flag():
+    model, session, pairs = folded(lifted=True)
+    scaled, infos = CrossLayerScaling.scale_model(session, model.source, model.target)
+    a, b = (HighBiasFold.bias_fold(scaled, given, infos) for given in (pairs, [(bn, layer, True) for layer, bn in pairs]))
+    np.testing.assert_array_equal(model.run(X, a), model.run(X, b))
+    assert np.abs(weights(model, a)[1]["a"] - weights(model, scaled)[1]["a"]).max() > 1
+
+
+def test_arguments_in_another_order_and_scales_of_other_layers_are_errors():
+    model, session, pairs = folded(lifted=True)
+    scaled, infos = CrossLayerScaling.scale_model(session, model.source, model.target)
+    with pytest.raises(ValueError, match="is no ClsSetInfo"):
+        HighBiasFold.bias_fold(scaled, infos, pairs)
+    with pytest.raises(ValueError, match="is no pair of a convolution or matrix product and a batch norm"):
+        HighBiasFold.bias_fold(scaled, infos, infos)
+    infos[0].cls_pair_info_list[0].scale_factor = np.ones(3)
+    with pytest.raises(ValueError, match=r"there are 3 scales of shape \(3,\); they do not belong together"):
+        HighBiasFold.bias_fold(scaled, pairs, infos)
+    with pytest.raises(ValueError, match="is no set of layers; give a list of sets"):
+        CrossLayerScaling.scale_cls_sets(scaled, (model.op("a/Conv2D", scaled), model.op("b/depthwise", scaled)))
+
+
 @pytest.mark.parametrize("given", ["no pairs", "other pairs", "no sets", "nothing known"])
 def test_nothing_moves_without(given):
     model, session, pairs = folded(lifted=True)

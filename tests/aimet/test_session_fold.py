@@ -261,3 +261,75 @@ def test_a_bias_that_is_no_variable_cannot_be_changed():
         tf.nn.bias_add(tf.matmul(x, tf.ones((3, 2)), name="product"), tf.zeros(2), name="y")
     with v1.Session(graph=graph) as session, pytest.raises(TfpassesError, match=r"product: its bias, zeros.*, is no variable"):
         BiasUtils.update_bias_for_op(session, graph.get_operation_by_name("product"), np.ones(2))
+
+
+def test_an_empty_graph_is_an_error():
+    with tf.Graph().as_default(), v1.Session() as session, pytest.raises(UnsupportedModelError, match="has no operations"):
+        save_and_load_graph("temp", session)
+
+
+def by_hand(build):
+    """A session of TensorFlow 1 with a graph, variables of seeded numbers in it."""
+    rng = np.random.default_rng(3)
+
+    def variable(name, *shape):
+        return v1.get_variable(name, initializer=tf.constant(rng.normal(size=shape).astype("float32")), use_resource=True)
+
+    with tf.Graph().as_default() as graph:
+        build(v1.placeholder("float32", (None, 12, 12, 3), "x"), variable)
+        session = v1.Session(graph=graph)
+        session.run(v1.global_variables_initializer())
+    return session
+
+
+def test_a_bias_that_is_added_by_a_sum_is_one():
+    def build(x, variable):
+        tf.nn.relu(tf.nn.conv2d(x, variable("k", 3, 3, 3, 4), 1, "VALID", name="conv") + variable("b", 4), name="y")
+
+    session = by_hand(build)
+    conv = session.graph.get_operation_by_name("conv")
+    assert not BiasUtils.is_bias_none(conv)
+    bias = BiasUtils.get_bias_as_numpy_data(session, conv)
+    kernel = session.run("k/Read/ReadVariableOp:0")
+    windows = np.lib.stride_tricks.sliding_window_view(X, (3, 3), (1, 2))
+    wanted = np.maximum(0, np.einsum("nhwcij,ijco->nhwo", windows, kernel) + bias)
+    np.testing.assert_allclose(session.run("y:0", {"x:0": X}), wanted, rtol=1e-4, atol=1e-5)
+    new = BiasUtils.initialize_model_with_bias(session, "x", "y")
+    np.testing.assert_array_equal(BiasUtils.get_bias_as_numpy_data(new, new.graph.get_operation_by_name("conv")), bias)
+    BiasUtils.update_bias_for_op(session, conv, np.full(4, -100.0))
+    assert not session.run("y:0", {"x:0": X}).any()
+
+
+def test_what_is_added_along_another_axis_than_the_channels_is_no_bias():
+    def build(x, variable):
+        y = tf.nn.conv2d(tf.transpose(x, (0, 3, 1, 2)), variable("k", 3, 3, 3, 10), 1, "VALID", data_format="NCHW", name="conv")
+        tf.identity(y + variable("b", 10), name="y")
+
+    assert BiasUtils.is_bias_none(by_hand(build).graph.get_operation_by_name("conv"))
+
+
+def test_a_kernel_that_is_used_with_a_bias_and_without_keeps_the_bias_that_there_is():
+    def build(x, variable):
+        kernel = variable("k", 3, 3, 3, 4)
+        without = tf.nn.conv2d(x, kernel, 1, "VALID", name="without")
+        tf.add(without, tf.nn.bias_add(tf.nn.conv2d(2.0 * x, kernel, 1, "VALID", name="with"), variable("b", 4)), name="y")
+
+    session = by_hand(build)
+    new = BiasUtils.initialize_model_with_bias(session, "x", "y")
+    biases = [BiasUtils.get_bias_as_numpy_data(new, new.graph.get_operation_by_name(name)) for name in ("without", "with")]
+    np.testing.assert_array_equal(biases, [np.zeros(4), session.run("b/Read/ReadVariableOp:0")])
+    np.testing.assert_allclose(new.run("y:0", {"x:0": X}), session.run("y:0", {"x:0": X}), rtol=1e-5, atol=1e-5)
+
+
+def test_the_shape_of_a_bias_counts_the_outputs_wherever_the_kernel_has_them():
+    def build(x, variable):
+        tf.nn.conv2d_transpose(x, variable("a", 3, 3, 7, 3), (2, 12, 12, 7), 1, name="plane")
+        tf.nn.conv3d_transpose(x[:, None], variable("b", 3, 3, 3, 8, 3), (2, 1, 12, 12, 8), (1, 1, 1, 1, 1), name="volume")
+        rows = tf.reshape(x, (-1, 3))
+        tf.matmul(rows, variable("c", 9, 3), transpose_b=True, name="turned")
+        tf.matmul(rows, variable("d", 3, 10), name="product")
+        tf.raw_ops.BatchMatMulV2(x=x, y=variable("e", 11, 3), adj_y=True, name="batch")
+
+    graph = by_hand(build).graph
+    shapes = {name: BiasUtils.get_shape(graph.get_operation_by_name(name)) for name in ("plane", "volume", "turned", "product", "batch")}
+    assert shapes == {"plane": [7], "volume": [8], "turned": [9], "product": [10], "batch": [11]}

@@ -69,7 +69,7 @@ def named(pair: Sequence[Any], paths: dict[int, str], model: Any) -> tuple[str, 
     """A given pair as the paths of its linear layer and its batch norm in the model."""
     import keras
 
-    if len(pair) not in (2, 3) or not all(isinstance(layer, keras.Layer) for layer in pair[:2]):
+    if not isinstance(pair, tuple | list) or len(pair) not in (2, 3) or not all(isinstance(layer, keras.Layer) for layer in pair[:2]):
         raise TfpassesError(f"{pair!r} is no pair of layers; give (layer, batch norm) or (batch norm, layer)")
     layers = sorted(pair[:2], key=lambda layer: isinstance(layer, keras.layers.BatchNormalization))
     if [isinstance(layer, keras.layers.BatchNormalization) for layer in layers] != [False, True]:

@@ -11,8 +11,10 @@ from tfpasses.passes.aimet.cls_sets import (
     ClsSetInfo,
     ReluFlag,
     ScaleFactor,
+    cls_sets_of,
     create_cls_set_info_list,
     find_cls_sets,
+    infos_of,
     moved_bias,
     scaled_set,
     why_unsafe,
@@ -55,7 +57,7 @@ class CrossLayerScaling:
         What would change the function of a model that the layers are part of is done all the same, with a warning. Raises `ValueError` for
         layers that cannot be scaled.
         """
-        given = [tuple(one) for one in cls_sets]
+        given = cls_sets_of(cls_sets)
         warn_of_unsafe(given)
         return [scale(one) for one in given]
 
@@ -96,9 +98,10 @@ def scale(layers: ClsSet) -> ScaleFactor:
 
 def counted(cls_set: ClsSet, count: int) -> ClsSet:
     """The set, where it has so many layers; else a `ValueError`."""
-    if len(cls_set) != count:
-        raise ValueError(f"a set of {len(cls_set)} layers was given where one of {count} is asked for")
-    return cls_set
+    (one,) = cls_sets_of([cls_set])
+    if len(one) != count:
+        raise ValueError(f"a set of {len(one)} layers was given where one of {count} is asked for")
+    return one
 
 
 def warn_of_unsafe(cls_sets: Sequence[ClsSet]) -> None:
@@ -130,11 +133,13 @@ class HighBiasFold:
         """Move the part of biases that all but a few values exceed (beta - 3·|gamma|; all of beta where nothing lies between) from the
         first layer of each pair of a set into the second, in place.
 
-        `bn_layers` are the batch norms that were folded, by layer, or the pairs that folding gave. A pair of layers is left alone where
-        either has no bias, or where nothing is known of the first's output: no batch norm was folded into it, or that was folded forward.
+        `bn_layers` are the batch norms that were folded, by layer, or the pairs that folding gave or was given. A pair of layers is left
+        alone where either has no bias, or where nothing is known of the first's output: no batch norm was folded into it, or that was
+        folded forward.
+        Raises `ValueError` for what is no such pair or no `ClsSetInfo`, and for scales that are not those of the two layers.
         """
-        pairs = list(bn_layers.items() if isinstance(bn_layers, Mapping) else (pair[:2] for pair in bn_layers))
-        for info in cls_set_info_list:
+        pairs = [in_order(pair) for pair in (bn_layers.items() if isinstance(bn_layers, Mapping) else bn_layers)]
+        for info in infos_of(cls_set_info_list):
             for one in info.cls_pair_info_list:
                 first, second = one.layer1, one.layer2
                 known = next((found for layer, bn in pairs if layer is first and (found := statistics_of(bn, layer)) is not None), None)
@@ -145,6 +150,16 @@ class HighBiasFold:
                 if moved is not None:
                     write(first, moved[0])
                     write(second, moved[1])
+
+
+def in_order(pair: Sequence[Any]) -> Pair:
+    """A given pair as (layer, batch norm)."""
+    import keras
+
+    norms = [isinstance(layer, keras.layers.BatchNormalization) for layer in pair[:2]] if isinstance(pair, tuple | list) else []
+    if sorted(norms) != [False, True]:
+        raise ValueError(f"{pair!r} is no pair of a layer and a batch norm")
+    return (pair[0], pair[1]) if norms[1] else (pair[1], pair[0])
 
 
 def equalize_model(model: Any, input_shape: Any = None) -> Any:

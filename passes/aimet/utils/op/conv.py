@@ -7,11 +7,21 @@ from typing import Any
 import numpy as np
 
 from tfpasses.graph import Array, Edit, LinearView, TfpassesError, has_trait
-from tfpasses.passes.aimet.sessions import Names, last_of, new_session, read
+from tfpasses.passes.aimet.sessions import Names, bias_of, last_of, new_session, read, stored
 
 __all__ = ["BiasUtils"]
 
 ADDS = "BiasAdd"
+TRANSPOSED = slice(-2, -1)
+COUNTS = {
+    "DepthwiseConv2dNative": slice(-2, None),
+    "Conv2DBackpropInput": TRANSPOSED,
+    "Conv3DBackpropInputV2": TRANSPOSED,
+    ADDS: slice(0, None),
+}
+"""Operation -> where in the shape of its kernel, or its bias, the channels are; else at the end."""
+TURNS = ("transpose_b", "adj_y")
+"""Attributes of a matrix product by which its second matrix has the channels first."""
 
 
 class BiasUtils:
@@ -20,15 +30,15 @@ class BiasUtils:
     @staticmethod
     def is_bias_none(input_op: Any) -> bool:
         """Whether no bias is added to what an operation gives."""
-        return bool(last_of(input_op).type != ADDS)
+        return bias_of(last_of(input_op)) is None
 
     @staticmethod
     def get_shape(input_op: Any) -> list[int]:
         """The shape that its bias has, or would have. Raises `ValueError` for an operation without a kernel of known shape."""
         kernel = input_op.inputs[1].shape if len(input_op.inputs) > 1 else None
         sizes = None if kernel is None or kernel.rank is None else kernel.as_list()
-        counts = {"DepthwiseConv2dNative": slice(-2, None), "Conv2DBackpropInput": slice(-2, -1), ADDS: slice(0, None)}
-        found = sizes and sizes[counts.get(input_op.type, slice(-1, None))]
+        turned = any(name in input_op.node_def.attr and input_op.get_attr(name) for name in TURNS)
+        found = sizes and sizes[TRANSPOSED if turned else COUNTS.get(input_op.type, slice(-1, None))]
         if not found or None in found:
             raise ValueError(f"{input_op.name}, a {input_op.type}, has no kernel of known shape")
         return [int(np.prod(found))]
@@ -36,7 +46,7 @@ class BiasUtils:
     @staticmethod
     def get_bias_as_numpy_data(sess: Any, op: Any) -> Array:
         """The bias. Raises `ValueError` where there is none."""
-        return np.asarray(sess.run(added(op).inputs[1]))
+        return np.asarray(sess.run(added_bias(op)))
 
     @staticmethod
     def update_bias_for_op(sess: Any, op: Any, bias_as_numpy_array: Array, bias_name: str = "bias_value") -> None:
@@ -44,9 +54,7 @@ class BiasUtils:
 
         Raises `ValueError` where there is no bias, `TfpassesError` where it is no variable of the session.
         """
-        handle = added(op).inputs[1].op
-        while handle.type in ("ReadVariableOp", "Identity"):
-            handle = handle.inputs[0].op
+        handle = stored(added_bias(op))
         known = {one.name.partition(":")[0]: one for one in sess.graph.get_collection("variables")}
         if handle.name not in known:
             raise TfpassesError(f"{op.name}: its bias, {handle.name}, is no variable of the session")
@@ -64,15 +72,16 @@ class BiasUtils:
         for node in graph.nodes.values():
             if has_trait(node, "linear"):
                 view = LinearView.of(node, edit)
-                shared = [edit.nodes[name] for name in edit.weight_users[node.params[view.kernel_slot]]]
-                if "bias" not in edit.nodes[node.name].params:
-                    edit.set_params(shared, {"bias": np.zeros(view.out_channels, view.kernel.dtype)})
+                users = [edit.nodes[name] for name in edit.weight_users[node.params[view.kernel_slot]]]
+                lacking = [user for user in users if "bias" not in user.params]  # of one kernel, used here with a bias and there without
+                if any(user.name == node.name for user in lacking):
+                    edit.set_params(lacking, {"bias": np.zeros(view.out_channels, view.kernel.dtype)})
         return new_session(edit.freeze())
 
 
-def added(op: Any) -> Any:
-    """The addition of an operation's bias. Raises `ValueError` where there is none."""
-    last = last_of(op)
-    if last.type != ADDS:
+def added_bias(op: Any) -> Any:
+    """The bias that is added to what an operation gives. Raises `ValueError` where there is none."""
+    bias = bias_of(last_of(op))
+    if bias is None:
         raise ValueError(f"{op.name}, a {op.type}, has no bias; BiasUtils.initialize_model_with_bias gives a session in which it has one")
-    return last
+    return bias
