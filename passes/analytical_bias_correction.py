@@ -72,30 +72,31 @@ class AnalyticalBiasCorrection(Pass):
         found = shifts(edit, self.quantizer, input_layouts(read_means(self.input_mean), edit), layers)
         done: list[Shift] = []
         for shift in found:
-            known, name = shift.known, shift.layer.name
-            bias = corrected(shift.layer, np.where(known, shift.values, 0.0), edit)
-            reason = shift.reason if bias is not None else "its corrected bias would not be finite in its dtype"
-            if not known.any() or bias is None:
+            name, known = shift.layer.name, shift.known
+            values = np.where(known, shift.values, 0.0)
+            bias = corrected(shift.layer, values, edit) if known.any() else None
+            idle = not values.any()
+            if bias is None or (idle and not known.all()):
+                reason = shift.reason or "its corrected bias would not be finite in its dtype"
                 if self.only:
                     raise PassError(f"only={self.only!r}: {name} cannot be corrected: {reason}")
                 yield Remark(self.name, "missed", name, reason, remedy(reason))
                 continue
-            if not known.all():
-                missing = f"{int((~known).sum())} of its {known.size} channels are not corrected: {reason}"
-                yield Remark(self.name, "missed", name, missing, remedy(reason))
-            if not shift.values[known].any():
-                if known.all():
-                    yield Remark(
-                        self.name, "note", name, "its kernel is on the grid already" if shift.on_grid else "what it reads is 0 on average"
-                    )
+            if idle:
+                yield Remark(
+                    self.name, "note", name, "its kernel is on the grid already" if shift.on_grid else "what it reads is 0 on average"
+                )
                 continue
+            if not known.all():
+                missing = f"{int((~known).sum())} of its {known.size} channels are not corrected: {shift.reason}"
+                yield Remark(self.name, "missed", name, missing, remedy(shift.reason))
             if shift.borderless:
                 yield Remark(
                     self.name, "note", name, "the size of the image that it reads is not known: what zeros do at its border is left out"
                 )
             edit.savepoint()
             edit.set_params([edit.nodes[node.name] for node in shift.layer.nodes], {"bias": bias})
-            edit.note(channels=int(known.sum()), largest=float(np.abs(shift.values[known]).max()))
+            edit.note(channels=int(known.sum()), largest=float(np.abs(values).max()))
             if shift.assumes:
                 edit.note(assumes=tuple(sorted(shift.assumes)))
             context.on_rewrite(edit.commit("correct", name))
