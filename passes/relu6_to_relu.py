@@ -10,7 +10,7 @@ import numpy as np
 from tfpasses.graph import Array, ChannelStats, Edit, Ref
 from tfpasses.manager import Context, Contract, Effect, Pass, PassError, Remark, register
 from tfpasses.passes.equalization.arithmetic import share_above
-from tfpasses.passes.equalization.clips import clipped, limits_of, remove_limits
+from tfpasses.passes.equalization.clips import clipped, is_rectified, limits_of, remove_limits
 from tfpasses.passes.named_pairs import layer_of
 
 __all__ = ["Relu6ToRelu"]
@@ -97,8 +97,8 @@ def batches(data: Mapping[str, Array], edit: Edit) -> Iterator[Mapping[str, Arra
 def expected(ref: Ref, limits: Array, edit: Edit) -> float | None:
     """The same of normally distributed values; None where their statistics are not known."""
     node = edit.nodes[ref.node]
-    while (ref, ChannelStats.kind) not in edit.facts and node.op in ("Relu", "PRelu", "Identity", "Dropout"):
-        ref = node.inputs[0]  # a limit above zero is exceeded before an activation as often as behind it
+    while (ref, ChannelStats.kind) not in edit.facts and (node.op in ("Relu", "PRelu", "Identity", "Dropout") or is_rectified(node, edit)):
+        ref = clipped(node, edit)  # a limit above zero is exceeded before an activation as often as behind it
         node = edit.nodes[ref.node]
     stats = edit.facts.get((ref, ChannelStats.kind))
     if not isinstance(stats, ChannelStats) or limits.size not in (1, stats.mean.size):

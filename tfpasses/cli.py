@@ -106,7 +106,9 @@ def main() -> None:
     show_default=True,
     help="What to check after each pass.",
 )
-@click.option("--data", type=FILE, help="Inputs for --verify numeric: an .npz with an array by input name. Without: seeded random ones.")
+@click.option(
+    "--data", type=FILE, help="Inputs for passes that look at data, and for --verify numeric (without: random ones): arrays by name (.npz)."
+)
 @click.option("--facts", type=FILE, help="Also write what is known of the new model's values (.npz).")
 @click.option("--load-facts", type=FILE, help="Facts about MODEL that an earlier run wrote with --facts.")
 @click.option("-v", "--verbose", is_flag=True, help="Also print every rewrite.")
@@ -136,8 +138,8 @@ def run(
     check_readable(data, load_facts)
     check_target(output)
     check_writable(facts)
-    if data is not None and verify != "numeric":
-        raise click.BadParameter("is only used with --verify numeric.", param_hint="--data")
+    if data is not None and verify != "numeric" and not any(item.contract.reads_data for item in passes.passes):
+        raise click.BadParameter("is only used with --verify numeric, and by passes that look at data; here is none.", param_hint="--data")
     if facts is not None and facts.resolve() in (output.resolve(), model.resolve()):
         raise click.BadParameter(f"{facts}: is also the name of a model; name another file.", param_hint="--facts")
     with ProgressBar.shown(len(passes.passes)) as bar, quiet():

@@ -7,7 +7,7 @@ import numpy as np
 from tfpasses.graph import Array, Edit, Graph, Node, Ref, has_trait
 from tfpasses.passes.equalization.constants import add_constant, constant_value, in_dtype, is_number
 
-__all__ = ["clipped", "limits_of", "remove_limits", "set_limits"]
+__all__ = ["clipped", "is_rectified", "limits_of", "remove_limits", "set_limits"]
 
 ACTIVATIONS = ("Relu", "PRelu")
 
@@ -34,11 +34,19 @@ def limits_of(node: Node, graph: Graph | Edit) -> Array | None:
 
 
 def is_activation(ref: Ref, graph: Graph | Edit) -> bool:
-    """Whether a value is that of a ReLU of some kind."""
+    """Whether a value is that of a ReLU of some kind, a Maximum with 0 among them."""
     node = graph.nodes[ref.node]
     while has_trait(node, "inference_identity"):
         node = graph.nodes[node.inputs[0].node]
-    return node.op in ACTIVATIONS
+    return node.op in ACTIVATIONS or is_rectified(node, graph)
+
+
+def is_rectified(node: Node, graph: Graph | Edit) -> bool:
+    """Whether a node is the larger of a value and 0."""
+    consts = [graph.nodes[ref.node] for ref in node.inputs if graph.nodes[ref.node].op == "Const"]
+    if node.op != "Maximum" or len(node.inputs) != 2 or len(consts) != 1 or not is_number(consts[0]):
+        return False
+    return not constant_value(consts[0], graph).any()
 
 
 def clipped(node: Node, graph: Graph | Edit) -> Ref:

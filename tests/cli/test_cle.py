@@ -159,9 +159,20 @@ def test_kernels_are_quantized_behind_it(cli, models, tmp_path):
         ("cle{sweeps=3}", "pipeline cle has no option 'sweeps'; it has 'relu6', 'padding'"),
         ("cle{relu6=clip relu6=skip}", "option relu6 is given twice"),
         ("cle{relu6}", "key=value or a closing brace is expected at column 5"),
+        ("clee", "unknown pass 'clee'; did you mean cle?"),
+        ("xyz", "relu6-to-relu, cle"),
         ("cle{", "key=value or a closing brace is expected at column 5"),
     ],
 )
 def test_bad_options_are_refused(refusal, models, tmp_path, pipeline, why):
     assert why in refusal("run", models / "model.keras", "-p", pipeline, "-o", tmp_path / "out.keras")
     assert not (tmp_path / "out.keras").exists()
+
+
+def test_passes_that_look_at_data_take_it_without_numeric_verification(cli, refusal, models, tmp_path):
+    np.savez(tmp_path / "data.npz", image=np.zeros((2, 10, 10, 3), "float32"))
+    data = ("-o", tmp_path / "out.keras", "--data", tmp_path / "data.npz")
+    assert "touched" in cli("run", models / "model.keras", "-p", "cle{relu6=replace}", *data).stdout
+    assert "on the given data" in cli("run", models / "model.keras", "-p", "relu6-to-relu", *data).stdout
+    said = refusal("run", models / "model.keras", "-p", "fold-batch-norms", *data)
+    assert "is only used with --verify numeric, and by passes that look at data; here is none" in said

@@ -69,6 +69,8 @@ def test_an_unknown_pass_like_no_other_is_refused_with_the_known_ones(monkeypatc
     monkeypatch.setattr(registry, "_registered", {"b": make("b"), "a": make("a")})
     with pytest.raises(RegistryError, match=r"^unknown pass 'xyz'; known are a, b$"):
         find_pass("xyz")
+    with pytest.raises(RegistryError, match=r"^unknown pass 'xyz'; known are a, b, cle$"):
+        find_pass("xyz", ["cle"])
 
 
 def test_where_no_pass_is_known_the_message_says_so(monkeypatch):

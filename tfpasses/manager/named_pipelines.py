@@ -13,7 +13,7 @@ from typing import ClassVar
 from tfpasses.manager.errors import RegistryError
 from tfpasses.manager.registry import without_clashes
 
-__all__ = ["GROUP", "NamedPipeline", "named_pipelines"]
+__all__ = ["GROUP", "NamedPipeline", "find_named_pipeline", "named_pipelines", "pipeline_names"]
 
 GROUP = "tfpasses.pipelines"
 
@@ -35,6 +35,11 @@ def announced() -> Mapping[str, EntryPoint]:
     return without_clashes(entry_points(group=GROUP))
 
 
+def pipeline_names() -> list[str]:
+    """The names of all of them, sorted."""
+    return sorted(announced())
+
+
 def find_named_pipeline(name: str) -> type[NamedPipeline] | None:
     """The named pipeline of that name, if there is one. Raises `RegistryError` where it cannot be imported, or is none."""
     entry = announced().get(name)
@@ -51,4 +56,4 @@ def find_named_pipeline(name: str) -> type[NamedPipeline] | None:
 
 def named_pipelines() -> Mapping[str, type[NamedPipeline]]:
     """All of them by name, imported."""
-    return {name: cls for name in sorted(announced()) if (cls := find_named_pipeline(name)) is not None}
+    return {name: cls for name in pipeline_names() if (cls := find_named_pipeline(name)) is not None}

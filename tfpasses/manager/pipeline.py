@@ -18,7 +18,7 @@ from typing import Any, Literal, NoReturn, TypeVar
 import attrs
 
 from tfpasses.manager.errors import PipelineError
-from tfpasses.manager.named_pipelines import NamedPipeline, find_named_pipeline
+from tfpasses.manager.named_pipelines import NamedPipeline, find_named_pipeline, pipeline_names
 from tfpasses.manager.passes import Pass
 from tfpasses.manager.registry import find_pass
 
@@ -145,7 +145,7 @@ def _build(name: str, options: Options) -> tuple[Pass, ...]:
     named = find_named_pipeline(name)
     if named is not None:
         return Pipeline.parse(_made(named, f"pipeline {name}", options).text).passes
-    return (_made(find_pass(name), f"pass {name}", options),)
+    return (_made(find_pass(name, pipeline_names()), f"pass {name}", options),)
 
 
 def _made(cls: type[M], what: str, options: Options) -> M:

@@ -45,12 +45,15 @@ def pass_names() -> list[str]:
     return sorted({*announced(), *_registered})
 
 
-def find_pass(name: str) -> type[Pass]:
-    """The pass of that name. Raises `RegistryError` where there is none, it cannot be imported, or two have the name."""
+def find_pass(name: str, others: Iterable[str] = ()) -> type[Pass]:
+    """The pass of that name. Raises `RegistryError` where there is none, it cannot be imported, or two have the name. `others` are names
+    of what could stand in its place, for the message.
+    """
     entry = announced().get(name)
     if entry is None and name not in _registered:
-        near = difflib.get_close_matches(name, pass_names(), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(pass_names()) or 'none'}"
+        names = [*pass_names(), *others]
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names) or 'none'}"
         raise RegistryError(f"unknown pass {name!r}; {hint}")
     if entry is None:
         return _registered[name]

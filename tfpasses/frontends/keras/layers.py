@@ -276,6 +276,13 @@ def _plain(op: str) -> Callable[[Any], tuple[str, Config]]:
     return lambda operation: (op, {})
 
 
+def _clip(operation: Any) -> tuple[str, Config] | None:
+    """Between 0 and a number above."""
+    low, high = operation.x_min, operation.x_max
+    numbers = all(isinstance(limit, int | float) and not isinstance(limit, bool) for limit in (low, high))
+    return ("Relu", relu_config(float(high))) if numbers and low == 0 < high else None
+
+
 OPERATIONS: Mapping[type, Callable[[Any], tuple[str, Config] | None]] = {
     O.nn.Relu: lambda o: ("Relu", relu_config()),
     O.nn.Relu6: lambda o: ("Relu", relu_config(6.0)),
@@ -287,6 +294,7 @@ OPERATIONS: Mapping[type, Callable[[Any], tuple[str, Config] | None]] = {
     O.nn.Softplus: _plain("Softplus"),
     O.nn.Softmax: lambda o: ("Softmax", {}) if o.axis == -1 else None,
     ReluOperation: lambda o: ("Relu", relu_config(o.max_value, o.negative_slope, o.threshold)),
+    O.numpy.Clip: _clip,
     O.numpy.Tanh: _plain("Tanh"),
     O.numpy.Exp: _plain("Exp"),
     O.numpy.Add: _plain("Add"),
