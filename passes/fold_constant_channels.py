@@ -82,7 +82,7 @@ class FoldConstantChannels(Pass):
             wanted &= ~kept
             yield Remark(self.name, "missed", node.name, f"{int(kept.sum())} constant channels stay: {reason[0]}", reason[1])
         inside = wanted & (constant != 0) if not maps else wanted & (constant != 0) & ~kept
-        if inside.any() and view.bias is None and any(misplaces_bias(one, edit) for one in layer):
+        if inside.any() and any(misplaces_bias(one, edit) for one in layer):
             why = next(text for one in layer if (text := misplaces_bias(one, edit)))
             yield Remark(self.name, "missed", node.name, f"{int(inside.sum())} constant channels stay: {why}")
             wanted, inside = wanted & ~inside, np.zeros_like(inside)

@@ -61,6 +61,8 @@ class HighBiasFold(Pass):
         if isinstance(found, str):
             return Remark(self.name, "missed", node.name, found)
         view = LinearView.of(node, edit)
+        if misplaced := misplaces_bias(node, edit):
+            return Remark(self.name, "missed", node.name, misplaced)
         if view.bias is None or stats.mean.size != view.out_channels:
             return Remark(self.name, "missed", node.name, "it has no bias, or its statistics are of other channels")
         shift = absorbable(stats.mean, stats.std, found.rectified, self.sigmas)
@@ -92,8 +94,7 @@ class HighBiasFold(Pass):
     def refusal(self, found: Below, shift: Array, edit: Edit) -> tuple[str, str] | None:
         """Why what reads a layer cannot take its shift, and what would help; None where it can."""
         for reader, channels in found.readers:
-            reason = "" if LinearView.of(reader, edit).bias is not None else misplaces_bias(reader, edit)
-            if reason:
+            if reason := misplaces_bias(reader, edit):
                 return reason, ""
             if not shift[channels].any() or not pads_zeros(reader, edit) or self.padding == "approximate":
                 continue

@@ -45,7 +45,7 @@ def blocked(nodes: Sequence[Node], graph: Graph | Edit) -> str:
     """Why the bias of some nodes cannot change, or be made; empty where it can."""
     bias = nodes[0].params.get("bias")
     if bias is None:
-        return next(filter(None, (misplaces_bias(node, graph) for node in nodes)), "")  # type: ignore[arg-type]  # which reads it only
+        return next(filter(None, (misplaces_bias(node, graph) for node in nodes)), "")
     names = {node.name for node in nodes}
     stranger = next((name for name in graph.weight_users[bias] if name not in names), None)
     if stranger is not None:

@@ -30,7 +30,7 @@ def linear(graph: AnyGraph, node: Node, read: Read) -> Found:
     varies = rows(value.std, axis, view.in_channels).any(axis=0)  # NaN is true
     inner = rows(value.mean, axis, view.in_channels)
     varies |= ((inner != inner[:1]) & ~(np.isnan(inner) & np.isnan(inner[:1]))).any(axis=0)
-    if pads_zeros(node, graph):  # type: ignore[arg-type]  # which reads it only
+    if pads_zeros(node, graph):
         varies |= inner[0] != 0
     varies = varies[None]
     for kernel in view.kernels:

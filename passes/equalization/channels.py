@@ -17,6 +17,7 @@ from tfpasses.graph import Array, Edit, Graph, KernelView, LinearView, Node, Ref
 from tfpasses.passes.equalization.clips import clipped, limits_of
 from tfpasses.passes.equalization.constants import takes_any_dtype
 from tfpasses.passes.equalization.layouts import along, concatenated, flattened, reshaped, rows
+from tfpasses.passes.folding.paths import misplaces_bias
 
 __all__ = ["Channels", "Clip", "Kernel"]
 
@@ -196,6 +197,9 @@ class Survey:
                         self.fix(channels, node.name, f"its {slot} is not finite (NaN or infinity)")
         self.uses.setdefault(key, []).append(node.name)
         reads, gives = self.layers[key][0], self.layers[key][-1]
+        misplaced = "" if view.bias is None or graph.spec(Ref(node.name)).shape is None else misplaces_bias(node, graph)
+        if misplaced:
+            self.fix(gives, node.name, misplaced)
         ref = node.inputs[0]
         layout, shape, out = self.values.get(ref), graph.spec(ref).shape, graph.spec(Ref(node.name)).shape
         if layout is None or shape is None or out is None:

@@ -16,7 +16,7 @@ from tfpasses.graph import Array, Edit, Graph, KernelView, LinearView, Node, Ref
 from tfpasses.manager.rounding import unit
 from tfpasses.passes.equalization.constants import constant_value, in_dtype, is_number
 from tfpasses.passes.equalization.layouts import along, concatenated, flattened, reshaped, rows
-from tfpasses.passes.folding.paths import pads_zeros
+from tfpasses.passes.folding.paths import misplaces_bias, pads_zeros
 
 __all__ = ["Interval", "Intervals"]
 
@@ -98,12 +98,9 @@ class Survey:
         layouts = [self.values[one] for one in node.inputs if one in self.values]
         consts = [one for one in node.inputs if self.graph.nodes[one.node].op == "Const" and is_number(self.graph.nodes[one.node])]
         if len(layouts) == len(node.inputs) or (node.op in JOINS and layouts and len(layouts) + len(consts) == len(node.inputs)):
-            if has_trait(node, "linear"):
-                return self.linear(node, layouts[0])
-            if node.op in RULES:
-                found = RULES[node.op](self, node, layouts)
-                if found is not None:
-                    return found
+            found = self.linear(node, layouts[0]) if has_trait(node, "linear") else RULES.get(node.op, unknown)(self, node, layouts)
+            if found is not None:
+                return found
         low, high = IMAGES.get(node.op, UNKNOWN)
         return self.everything(ref, (low, high))
 
@@ -122,10 +119,12 @@ class Survey:
         """A kernel's sums: what is read with positive weights from one bound, with negative ones from the other."""
         graph = self.graph
         view = LinearView.of(node, graph)
+        if view.bias is not None and misplaces_bias(node, graph):
+            return None
         axis, rank = channel_axis(node, len(graph.spec(node.inputs[0]).dims)), len(graph.spec(Ref(node.name)).dims)
         count = view.in_channels
         low, high = rows(read.low, axis, count).min(axis=0), rows(read.high, axis, count).max(axis=0)
-        if pads_zeros(node, graph):  # type: ignore[arg-type]  # which reads it only
+        if pads_zeros(node, graph):
             low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
         for kernel in view.kernels:
             low, high = sums(kernel, low, high)
@@ -206,6 +205,10 @@ def times(a: Array, b: Array) -> Array:
 # what operations make of bounds; None where that is not known
 
 Found = Interval | None
+
+
+def unknown(survey: Survey, node: Node, read: Sequence[Interval]) -> Found:
+    return None
 
 
 def relu(survey: Survey, node: Node, read: Sequence[Interval]) -> Found:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import attrs
 import numpy as np
 
-from tfpasses.graph import OUTPUT, Array, Edit, LinearView, Node, Ref, channel_axis, has_trait, ops_with_trait
+from tfpasses.graph import OUTPUT, Array, Edit, Graph, LinearView, Node, Ref, channel_axis, has_trait, ops_with_trait
 from tfpasses.passes.folding.arithmetic import Affine
 from tfpasses.pattern import OpPattern, op
 
@@ -119,7 +119,7 @@ def blocks(path: list[Node], affine: Affine) -> str:
     return scale_blocks(path, affine)
 
 
-def pads_zeros(linear: Node, edit: Edit) -> bool:
+def pads_zeros(linear: Node, edit: Edit | Graph) -> bool:
     """Whether the kernel of a linear node meets zeros that are no part of its input (or leaves gaps, as a transposed one does)."""
     config = linear.config
     if linear.op == "Dense" or (config["padding"] == "valid" and linear.op != "ConvTranspose"):
@@ -140,7 +140,7 @@ def pads_zeros(linear: Node, edit: Edit) -> bool:
     )
 
 
-def misplaces_bias(linear: Node, edit: Edit) -> str:
+def misplaces_bias(linear: Node, edit: Edit | Graph) -> str:
     """Why a bias of a linear node would be added to another axis than its channels, or nothing: Keras does so in a channels-first
     layer whose output's last axis is as long as its channels are many (keras.ops.add takes the bias for one over the last axis).
     """

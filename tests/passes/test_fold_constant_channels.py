@@ -472,7 +472,7 @@ def test_a_kernel_that_is_used_in_another_way_too_is_left_alone():
 
 def test_a_layer_to_which_keras_would_add_a_bias_along_the_wrong_axis_gains_none():
     where = {"data_format": "channels_first", "use_bias": False}
-    m = line(L.Conv2D(4, 1, data_format="channels_first", name="a"), L.DepthwiseConv2D(1, name="b", **where), shape=(3, 5, 4))
+    m = line(L.Conv2D(4, 1, data_format="channels_first", name="a"), L.DepthwiseConv2D((1, 2), name="b", **where), shape=(3, 5, 5))
     put(m.get_layer("a"), [1, 2], [1.5, 0.0])
     result = folded(m, verify="shapes")
     assert "there Keras adds a channels-first layer's bias to the wrong axis" in remarks(result, "missed")["b"]

@@ -276,6 +276,17 @@ def test_a_constant_that_comes_to_differ_by_channels_first_is_added_along_them()
     assert_kept(m, result)
 
 
+def test_a_layer_whose_bias_keras_adds_along_the_wrong_axis_keeps_its_scale():
+    where = {"data_format": "channels_first", "padding": "same"}
+    m = line(L.DepthwiseConv2D(3, name="a", **where), L.ReLU(), L.DepthwiseConv2D(3, use_bias=False, name="b", **where), shape=(4, 5, 4))
+    result = scaled(m, verify="shapes")
+    assert not result.rewrites
+    assert "there Keras adds a channels-first layer's bias to the wrong axis" in missed(result)["a"]
+    assert scaled(
+        line(L.DepthwiseConv2D(3, use_bias=False, **where), L.DepthwiseConv2D(3, use_bias=False, **where), shape=(4, 5, 4))
+    ).rewrites
+
+
 def test_a_constant_of_another_dtype_makes_the_sum_of_that_dtype_and_stops_the_scale():
     m = model(lambda x: conv("b")(ops.add(conv("a")(x), np.float64([1, 2, 3, 4]))))
     assert missed(scaled(m)) == {"a": "its channels keep their scale: add: it computes in float32 and float64"}
