@@ -260,7 +260,8 @@ def told(node: Node, found: Below, shift: Array, stats: ChannelStats) -> str:
     text = f"{int((shift != 0).sum())} of its channels gave up to {np.abs(shift).max():.3g} to {', '.join(names(found))}"
     if not found.rectified:
         return f"{text}; nothing lies between, so that it is exact"
-    off = (1 - found.slope) * expected_shortfall(shift, stats.mean, stats.std)
+    some = shift != 0
+    off = (1 - found.slope) * expected_shortfall(shift[some], stats.mean[some], stats.std[some])
     return f"{text}; behind the ReLU they are {float(off.max()):.2g} too high on average at most"
 
 
