@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import attrs
 import numpy as np
 
-from tfpasses.graph import Array, Edit, Graph, LinearView, Node, has_trait
+from tfpasses.graph import Array, Edit, Graph, LinearView, Node, View, has_trait
 from tfpasses.manager import PassError
 from tfpasses.passes.equalization.constants import in_dtype
 from tfpasses.passes.folding.paths import misplaces_bias
@@ -44,13 +44,19 @@ def biased(graph: Graph | Edit) -> list[Biased]:
 def blocked(nodes: Sequence[Node], graph: Graph | Edit) -> str:
     """Why the bias of some nodes cannot change, or be made; empty where it can."""
     bias = nodes[0].params.get("bias")
-    if bias is None:
-        return next(filter(None, (misplaces_bias(node, graph) for node in nodes)), "")
+    misplaced = next(filter(None, (misplaces_bias(node, graph) for node in nodes if bias is None or not was_raised(node))), "")
+    if bias is None or misplaced:
+        return misplaced
     names = {node.name for node in nodes}
     stranger = next((name for name in graph.weight_users[bias] if name not in names), None)
     if stranger is not None:
         return f"it shares its bias with {stranger}, a {graph.nodes[stranger].op}, which is no linear layer"
     return "" if np.isfinite(graph.weights[bias]).all() else "its bias is not finite (NaN or infinity)"
+
+
+def was_raised(node: Node) -> bool:
+    """Whether a node stands for operations of a `tf.Graph`, whose biases lie where they say."""
+    return node.owner is not None and isinstance(node.owner.source, View)
 
 
 def corrected(layer: Biased, shift: Array, graph: Graph | Edit) -> Array | None:

@@ -23,6 +23,8 @@ CONTAINERS = ("tests/cli/test_tensorflow_kinds.py", "tests/frontends/test_concre
 KERAS2 = ("tests/passes/test_graph_keras2.py",)
 GRAPH, PATTERN, MANAGER = ("tests/graph",), ("tests/pattern",), ("tests/manager",)
 AIMET_KERAS = ("tests/aimet/test_keras_fold.py", "tests/aimet/test_keras_scaling.py", "tests/aimet/test_keras_high_bias.py")
+EXPECTED = ("tests/passes/test_expectations.py",)
+CORRECTED = ("tests/passes/test_analytical_bias_correction.py",)
 AIMET_SESSIONS = ("tests/aimet/test_session_cle.py",)
 KERAS = ("tests/frontends/test_isolation.py", "tests/frontends/test_folding.py", "tests/frontends/test_rewrites.py")
 
@@ -350,5 +352,67 @@ MUTANTS = (
     ),
     Mutant(
         "values not loaded", "passes/aimet/sessions.py", "load_values(session, before.source.container.meta, new)", "pass", AIMET_SESSIONS
+    ),
+    # bias correction without data
+    Mutant(
+        "raw gamma sign in the expectation",
+        "passes/correction/expectations.py",
+        'np.abs(params["gamma"]) if "gamma"',
+        'params["gamma"] if "gamma"',
+        EXPECTED,
+    ),
+    Mutant(
+        "density term of the wrong sign",
+        "passes/correction/piecewise.py",
+        "np.where(sure, 0.0, density(a) - density(b))",
+        "np.where(sure, 0.0, density(b) - density(a))",
+        EXPECTED,
+    ),
+    Mutant(
+        "no limit in the expectation",
+        "passes/correction/piecewise.py",
+        "*affine(high, limit or 0.0, 0.0)]",
+        "*high]",
+        EXPECTED,
+    ),
+    Mutant(
+        "deviations added",
+        "passes/correction/elementwise.py",
+        "variance = sum(((factor * one.std) ** 2",
+        "variance = sum(((factor * one.std)",
+        EXPECTED,
+    ),
+    Mutant(
+        "what depends on one value taken for independent",
+        "passes/correction/elementwise.py",
+        "if len(sources) == len(set(sources)) else",
+        "if True else",
+        EXPECTED,
+    ),
+    Mutant(
+        "all taps see the image", "passes/correction/taps.py", "return found / max(len(at), 1)", "return found * 0 + 1 / size", CORRECTED
+    ),
+    Mutant(
+        "the whole output sees a transposed kernel's taps",
+        "passes/correction/taps.py",
+        "return np.asarray(((at >= 0) & (at < size)).T / size)",
+        "return np.asarray(((at >= 0) & (at < size)).T / len(at))",
+        CORRECTED,
+    ),
+    Mutant(
+        "the pointwise kernel's own change forgotten",
+        "passes/correction/responses.py",
+        "moved = response(after, moved[None]) + response(difference(kernel, new), before[None])",
+        "moved = response(after, moved[None])",
+        CORRECTED,
+    ),
+    Mutant("corrected the wrong way", "passes/correction/biases.py", "in_dtype(bias - shift", "in_dtype(bias + shift", CORRECTED),
+    Mutant("corrected for one call", "passes/correction/analytical.py", "np.mean(each, axis=0)", "each[0]", CORRECTED),
+    Mutant(
+        "corrected behind the quantizer",
+        "passes/quantize_weights.py",
+        '            "analytical-bias-correction",\n',
+        "",
+        CORRECTED,
     ),
 )

@@ -37,6 +37,10 @@ ACTIVATIONS = {
     "a number less it, rectified and limited": lambda: lambda x: ops.minimum(L.ReLU()(1.0 - x), 0.8) * 3.0 - 1.0,
     "relu of a relu": lambda: lambda x: L.ReLU(0.7)(L.LeakyReLU(0.5)(x) - 0.1),
     "a band": lambda: lambda x: ops.maximum(ops.minimum(-2.0 * x, 1.0), -0.5),
+    "several bent in different ways, joined and limited": lambda: (
+        lambda x: ops.minimum(L.Concatenate()([L.ReLU()(x), x, L.ReLU(1.0, negative_slope=0.5)(x)]), 0.7)
+    ),
+    "reshaped between two": lambda: lambda x: L.ReLU(1.0)(L.Flatten()(L.Reshape((7, 1))(L.LeakyReLU(0.5)(x))) + 0.1),
     "the same twice": lambda: lambda x: L.ReLU()(L.Add()([x, x])),
 }
 
