@@ -119,12 +119,13 @@ def average(graph: AnyGraph, node: Node, read: Read) -> Found:
 
 def largest(graph: AnyGraph, node: Node, read: Read) -> Found:
     """The largest of equal elements."""
-    flat = all(read[0].mean.shape[place] == 1 for place in spatial_axes(node, read[0].mean))
-    sure = (read[0].std == 0) & flat
-    alone = node.op == "MaxPool" and all(size == 1 for size in node.config["pool_size"]) and flat
-    if alone:
+    if node.op == "MaxPool" and all(count == 1 for count in (*node.config["pool_size"], *node.config["strides"])):
         return read[0]
-    return read[0].without_shape(np.where(sure, read[0].mean, np.nan), np.where(sure, 0.0, np.nan))
+    axes = tuple(spatial_axes(node, read[0].mean))
+    mean, std = np.broadcast_arrays(read[0].mean, read[0].std)
+    first = mean[tuple(slice(0, 1) if place in axes else slice(None) for place in range(mean.ndim))]
+    sure = ((std == 0) & (mean == first)).all(axis=axes, keepdims=True)
+    return read[0].without_shape(np.where(sure, first, np.nan), np.where(sure, 0.0, np.nan))
 
 
 def over_space(graph: AnyGraph, node: Node, read: Read) -> Found:

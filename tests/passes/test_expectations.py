@@ -208,9 +208,26 @@ def test_it_ends_where_nothing_follows_and_says_why(name):
 GAMMA_VARIES = [True, True, False, True, True, False, True]
 
 
-def test_the_largest_of_equal_elements_is_known():
-    value, _ = known(after(lambda z: L.MaxPooling2D()(L.ReLU()(z)), (6, 6, 4)))
+@pytest.mark.parametrize("pool", [L.MaxPooling2D, L.GlobalMaxPooling2D])
+def test_the_largest_of_equal_elements_is_known(pool):
+    value, _ = known(after(lambda z: pool()(L.ReLU()(z)), (6, 6, 4)))
     np.testing.assert_allclose(value.mean.reshape(-1)[[2, 5]], [0.7, 0.0], rtol=1e-6)
+    assert np.isnan(value.mean.reshape(-1)[[0, 1, 3, 4, 6]]).all()
+
+
+@pytest.mark.parametrize("pool", [lambda: L.MaxPooling2D(3, 2), L.GlobalMaxPooling2D])
+def test_the_largest_of_what_was_padded_is_known_where_it_is_zero(pool):
+    value, _ = known(after(lambda z: L.Identity()(pool()(L.ZeroPadding2D(1)(L.ReLU()(z)))), (6, 6, 4)))
+    assert np.isnan(value.mean.reshape(-1)).tolist() == [True] * 5 + [False, True]
+    assert value.mean.reshape(-1)[5] == 0
+
+
+def test_what_a_layer_reads_behind_a_padded_pool_is_asked_for_without_fail():
+    x = keras.Input((9, 9, 4), name="x")
+    y = L.Conv2D(3, 3)(L.MaxPooling2D(3, 2)(L.ZeroPadding2D(1)(L.ReLU()(branch(x, "a")))))
+    value, reason = known(settle(keras.Model(x, y)))
+    assert np.isnan(value.mean).all()
+    assert "the mean of the largest of several elements" in reason
 
 
 def test_what_reads_an_unknown_channel_is_unknown_and_nothing_else():
