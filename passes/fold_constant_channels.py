@@ -31,7 +31,8 @@ class FoldConstantChannels(Pass):
 
     Where zero padding meets the kernel this holds for k = 0 alone. Else `padding=refuse` leaves the channel, `border-map` adds what is
     right at each place of the image (whose size must be known), `approximate` errs at the border. `input_range="-1:1"` says between which
-    numbers the inputs lie: with it, channels whose kernel is too small to change their bias by a rounding are constant, too.
+    numbers the inputs lie: with it, channels whose kernel is too small to change their bias by a rounding are constant, too, and so are
+    those that no such input lifts above zero. The function is kept for such inputs alone: verify it on data that are some.
     """
 
     name = "fold-constant-channels"
