@@ -67,9 +67,10 @@ def test_a_reader_that_goes_away_is_no_error(files, command):
     assert done.stderr == ""
 
 
-# A model that is slow to write: half of a file, then a long wait.
+# A model that is slow to write: half of a file, then a long wait. A shell lets what it starts in the background ignore interrupts.
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 import tfpasses.cli, tfpasses.frontends.keras.files as files
 import keras
