@@ -27,6 +27,9 @@ EXPECTED = ("tests/passes/test_expectations.py",)
 CORRECTED = ("tests/passes/test_analytical_bias_correction.py",)
 AIMET_SESSIONS = ("tests/aimet/test_session_cle.py",)
 KERAS = ("tests/frontends/test_isolation.py", "tests/frontends/test_folding.py", "tests/frontends/test_rewrites.py")
+SCALED = ("tests/passes/test_cross_layer_scaling.py", "tests/passes/test_scaling_regions.py", "tests/passes/test_scaling_options.py")
+CONSTANT = ("tests/passes/test_fold_constant_channels.py", "tests/passes/test_intervals.py")
+BIASED = ("tests/passes/test_high_bias_fold.py", "tests/passes/test_cle.py")
 
 MUTANTS = (
     # the arithmetic
@@ -415,4 +418,119 @@ MUTANTS = (
         "",
         CORRECTED,
     ),
+    # cross-layer scaling
+    Mutant(
+        "bias not scaled", "passes/cross_layer_scaling.py", "np.asarray(bias, np.float64) / outs", "np.asarray(bias, np.float64)", SCALED
+    ),
+    Mutant(
+        "what a layer gives not divided where it reads scaled channels",
+        "passes/cross_layer_scaling.py",
+        "kernel.view.per_in(ins) / kernel.view.per_out(outs)",
+        "kernel.view.per_in(ins)",
+        SCALED,
+    ),
+    Mutant("limit scaled the wrong way", "passes/cross_layer_scaling.py", "clip.limits / each", "clip.limits * each", SCALED),
+    Mutant("constant not divided", "passes/cross_layer_scaling.py", "after, stored = before / scale,", "after, stored = before,", SCALED),
+    Mutant(
+        "Keras takes the divided constant for a bias",
+        "passes/cross_layer_scaling.py",
+        'if reader.op == "Add" and len(reader.inputs) == 2:',
+        "if False:",
+        SCALED,
+    ),
+    Mutant("overflow ignored", "passes/cross_layer_scaling.py", "scale[places[~np.isfinite(whole)]] = 1.0", "pass", SCALED),
+    Mutant("statistics not scaled", "passes/cross_layer_scaling.py", "ChannelStats(fact.mean / each, fact.std / each)", "fact", SCALED),
+    Mutant(
+        "triplet scaled like a pair",
+        "passes/equalization/arithmetic.py",
+        "logs - logs.mean(axis=0)",
+        "logs - logs[[0, -1]].mean(axis=0)",
+        SCALED,
+    ),
+    Mutant(
+        "power of two beyond the bound",
+        "passes/equalization/arithmetic.py",
+        "np.clip(np.round(np.log2(scale)), low, high)",
+        "np.round(np.log2(scale))",
+        SCALED,
+    ),
+    Mutant("channels that are added not tied", "passes/equalization/channels.py", "survey.tie(others[value], others[ref])", "pass", SCALED),
+    Mutant("output scaled", "passes/equalization/channels.py", 'self.fix(self.values[ref], ref.node, "it is an output")', "pass", SCALED),
+    Mutant("product of two scaled values", "passes/equalization/channels.py", "if len(free) > 1 or", "if", SCALED),
+    Mutant("threshold ignored", "passes/equalization/channels.py", 'if node.config["threshold"] != 0:', "if False:", SCALED),
+    Mutant(
+        "kernel used in another way ignored",
+        "passes/equalization/channels.py",
+        "if other not in graph.nodes or (graph.nodes[other].op, self.signature(graph.nodes[other])) != key:",
+        "if False:",
+        SCALED,
+    ),
+    Mutant(
+        "the last of several readers alone counts",
+        "passes/equalization/scaling.py",
+        "np.maximum.at(most, self.place[these[inside]], ranges[inside])",
+        "most[self.place[these[inside]]] = ranges[inside]",
+        SCALED,
+    ),
+    Mutant(
+        "a small step taken for the end",
+        "passes/equalization/scaling.py",
+        "and apart(chosen, total, low, reach, state.ranges()) <=",
+        "and 0 <=",
+        SCALED,
+    ),
+    Mutant("range that meets none unbounded", "passes/equalization/scaling.py", "if idle.any() and not idle.all():", "if False:", SCALED),
+    Mutant(
+        "other readers of a named set ignored",
+        "passes/equalization/named_sets.py",
+        "if number != after and np.isin(kernel.ins, free).any():",
+        "if False:",
+        SCALED,
+    ),
+    # constant channels, and bounds
+    Mutant(
+        "constants other than zero at a border",
+        "passes/fold_constant_channels.py",
+        "& any(pads_zeros(one, edit) for one in layer)",
+        "& False",
+        CONSTANT,
+    ),
+    Mutant("constant at one use alone", "passes/fold_constant_channels.py", "np.where(whole == each, whole, np.nan)", "whole", CONSTANT),
+    Mutant(
+        "constant not added to the bias",
+        "passes/fold_constant_channels.py",
+        "bias = view.response(np.where(inside, constant, 0.0)) +",
+        "bias = 0.0 +",
+        CONSTANT,
+    ),
+    Mutant("padding forgotten in bounds", "passes/equalization/intervals.py", "if pads_zeros(node, graph):", "if False:", CONSTANT),
+    Mutant(
+        "negative weights read from the same bound",
+        "passes/equalization/intervals.py",
+        "product_sum(positive, a) + product_sum(negative, b), product_sum",
+        "product_sum(positive, a) + product_sum(negative, a), product_sum",
+        CONSTANT,
+    ),
+    # high biases, and borders
+    Mutant(
+        "padding before the image rounded up",
+        "passes/equalization/borders.py",
+        "before = max((places - 1) * stride + reach - size, 0) // 2",
+        "before = (max((places - 1) * stride + reach - size, 0) + 1) // 2",
+        BIASED,
+    ),
+    Mutant("what is known of a sum lost", "passes/equalization/borders.py", "edit.add_fact(added, before)", "pass", BIASED),
+    Mutant(
+        "deviations ignored", "passes/equalization/arithmetic.py", "np.maximum(0.0, mean - sigmas * std)", "np.maximum(0.0, mean)", BIASED
+    ),
+    Mutant("limit not moved", "passes/high_bias_fold.py", "clip.limits - shift[clip.channels]", "clip.limits", BIASED),
+    Mutant(
+        "limit within the values",
+        "passes/high_bias_fold.py",
+        "* stats.std[clip.channels] >= clip.limits]] = False",
+        "* stats.std[clip.channels] >= clip.limits]] &= True",
+        BIASED,
+    ),
+    Mutant("constant before the activation ignored", "passes/high_bias_fold.py", "if ref in moved and bends:", "if False:", BIASED),
+    Mutant("statistics not moved", "passes/high_bias_fold.py", "ChannelStats(before.mean - shift, before.std)", "before", BIASED),
 )
