@@ -46,7 +46,7 @@ class CrossLayerScaling(Pass):
     contract = Contract(Effect.REASSOCIATES, after=("fold-batch-norms", "fold-constant-channels", "relu6-to-relu"))
 
     sweeps: int = attrs.field(default=20, validator=attrs.validators.ge(1))
-    tolerance: float = attrs.field(default=0.01, validator=attrs.validators.ge(0))
+    tolerance: float = attrs.field(default=0.1, validator=attrs.validators.ge(0))
     max_scale: float = attrs.field(default=REACH, validator=attrs.validators.ge(1))
     scales: Literal["real", "pow2"] = "real"
     relu6: Literal["clip", "skip", "bound"] = "clip"
