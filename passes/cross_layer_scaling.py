@@ -194,8 +194,8 @@ def divide_constant(node: Node, ref: Ref, scale: Array, edit: Edit) -> None:
     new = add_constant(f"{node.name}.scaled", after, edit.spec(ref), [node], edit)
     ((user, place),) = edit.users[node.name]
     reader = edit.set_input(edit.nodes[user], place, new)
-    if reader.op == "Add" and len(reader.inputs) == 2:  # keras.ops.add takes a second one that looks like a vector for a bias
-        edit.change(reader, inputs=(new, reader.inputs[1 - place]))
+    if reader.op == "Add" and len(reader.inputs) == 2:  # keras.ops.add takes a second one that looks like a vector for a bias, as BiasAdd
+        edit.change(reader, inputs=(new, reader.inputs[1 - place]), owner=None, call=None)  # does, which this may have been read from
     edit.remove(edit.nodes[node.name])
 
 

@@ -594,6 +594,25 @@ def test_constants_of_a_graph_are_scaled_whatever_their_shape():
     np.testing.assert_allclose(after, before, atol=1e-5)
 
 
+def test_a_bias_that_is_added_along_another_axis_than_the_scales_becomes_a_sum():
+    where = {"data_format": "channels_first", "use_bias": False}
+    m = line(
+        L.DepthwiseConv2D(1, name="a", **where),
+        lambda x: ops.add(x, np.float32([1, -2, 3, 4])),  # which Keras adds along the last axis, by BiasAdd
+        L.ReLU(),
+        L.DepthwiseConv2D(1, name="b", **where),
+        shape=(4, 5, 4),
+    )
+    definition = frozen(m)
+    assert "BiasAdd" in {node.op for node in definition.node}
+    result = scaled(definition)
+    assert "scale" in {rewrite.rule for rewrite in result.rewrites}
+    x = batch(m)
+    before, after = (compute(one, {"in_0": x}, ["Identity"])[0] for one in (definition, result.model))
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
+    assert_kept(m, scaled(m))
+
+
 def test_a_matrix_that_two_layers_use_differently_keeps_its_scale():
     k = draw(4, 4)
 
