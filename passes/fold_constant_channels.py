@@ -8,7 +8,7 @@ from typing import Literal
 import attrs
 import numpy as np
 
-from tfpasses.graph import Array, Edit, LinearView, Node, channel_axis, has_trait
+from tfpasses.graph import Array, Edit, Graph, LinearView, Node, channel_axis, has_trait
 from tfpasses.manager import Context, Contract, Effect, Pass, Remark, register
 from tfpasses.passes.equalization.arithmetic import in_ranges
 from tfpasses.passes.equalization.borders import add_map, border_map, no_map
@@ -50,22 +50,33 @@ class FoldConstantChannels(Pass):
         return Effect.APPROXIMATES if self.padding == "approximate" else self.contract.effect
 
     def apply(self, edit: Edit, context: Context) -> Iterable[Remark]:
-        """Clear what is constant, layer by layer; a remark for each says how much, and how large it was."""
+        """Clear what is constant; a remark for each layer says how much, and how large it was.
+
+        All is one rewrite, which begins where the first constant comes from: what a layer computes of constants is rounded at every step,
+        what is put into a bias once, so that a layer looked at by itself seems to read other numbers than it does.
+        """
         found = Intervals.of(edit, read_range(self.input_range))
         done: set[str] = set()
+        sizes: dict[str, tuple[int, float]] = {}
+        edit.savepoint()
         for node in list(edit.nodes.values()):
             if node.name in done or not has_trait(node, "linear"):
                 continue
             layer = [edit.nodes[name] for name in dict.fromkeys(name for key in node.params.values() for name in edit.weight_users[key])]
             done.update(one.name for one in layer)
-            yield from self.clear(layer, found, edit, context)
+            yield from self.clear(layer, found, edit, sizes)
+        if sizes:
+            edit.note(
+                layers=tuple(sizes), channels=sum(count for count, _ in sizes.values()), cleared=max(most for _, most in sizes.values())
+            )
+            context.on_rewrite(edit.commit("clear", origin(next(iter(sizes)), edit.source)))
         for name, parts in found.small.items():
             count, most = int((parts > 0).sum()), float(parts.max())
             text = f"{count} channels are their bias but for {most:.2g} at most, which is rounded away"
             yield Remark(self.name, "note", name, text)
 
-    def clear(self, layer: Sequence[Node], found: Intervals, edit: Edit, context: Context) -> Iterable[Remark]:
-        """One layer, at all its uses."""
+    def clear(self, layer: Sequence[Node], found: Intervals, edit: Edit, sizes: dict[str, tuple[int, float]]) -> Iterable[Remark]:
+        """One layer, at all its uses. `sizes` gets how many channels were cleared, and their largest weight."""
         view, node, blocked = LinearView.of(layer[0], edit), layer[0], blocks(layer, edit)
         constant = constants(layer[:1] if blocked else layer, view, found, edit)
         ranges = in_ranges(view)
@@ -90,15 +101,13 @@ class FoldConstantChannels(Pass):
         changed = cleared(view, wanted)
         if not changed:
             return
-        edit.savepoint()
         if inside.any():
             bias = view.response(np.where(inside, constant, 0.0)) + (0.0 if view.bias is None else np.asarray(view.bias, np.float64))
             changed["bias"] = bias.astype(view.kernel.dtype if view.bias is None else view.bias.dtype)
         edit.set_params(layer, changed)
         for one, values in zip(layer, maps if (wanted & kept).any() else [], strict=False):
             add_map(edit.nodes[one.name], values, edit)
-        edit.note(channels=int(wanted.sum()), cleared=float(ranges[wanted].max(initial=0.0)))
-        context.on_rewrite(edit.commit("clear", node.name))
+        sizes[node.name] = int(wanted.sum()), float(ranges[wanted].max(initial=0.0))
         if wanted.any():
             yield Remark(self.name, "note", node.name, told(wanted, constant, ranges))
         if set(changed) - {view.in_kernel_slot, "bias"}:
@@ -114,6 +123,23 @@ class FoldConstantChannels(Pass):
             return f"{layer[0].name} pads with zeros, which they are not", "padding=border-map corrects the border"
         why = next(filter(None, [no_map(node, edit) for node in layer]), "")
         return (why, "padding=approximate errs at the border") if why else None
+
+
+def origin(name: str, graph: Graph) -> str:
+    """The first linear layer from which a layer reads constants, or its own name."""
+    found = [name]
+    stack, seen = [ref.node for ref in graph.nodes[name].inputs], {name}
+    while stack:
+        node = graph.nodes[stack.pop()]
+        if node.name in seen:
+            continue
+        seen.add(node.name)
+        if has_trait(node, "linear"):
+            found.append(node.name)
+        else:
+            stack += [ref.node for ref in node.inputs]
+    order = {one: place for place, one in enumerate(graph.nodes)}
+    return min(found, key=order.__getitem__)
 
 
 def blocks(layer: Sequence[Node], edit: Edit) -> str:

@@ -82,6 +82,7 @@ def quieted(model: keras.Model, seed: int) -> keras.Model:
 def assert_function_kept(plan: Plan, pipeline: str, verify: str, in_a_graph: bool = False) -> None:
     straight = attrs.evolve(plan, steps=all_straight(plan.steps, pipeline.startswith("fold-batch-norms")))
     assume(straight.steps and not (in_a_graph and "training=True" in repr(plan)))
+    assume(plan.policy != "float64" or not ("leaky" in repr(straight) or "twice=True" in repr(plan)))  # whose slope is a float32 in Keras
     model = quieted(build(straight), plan.seed)
     x = inputs_for(model, input_shape(plan))
     source = frozen(model) if in_a_graph else model
