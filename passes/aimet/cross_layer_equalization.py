@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import attrs
+
 from tfpasses.graph import Array, Edit, Graph, LinearView, Ref
 from tfpasses.passes.aimet.batch_norm_fold import Pair, fold_all_batch_norms
 from tfpasses.passes.aimet.cls_sets import (
@@ -21,9 +23,19 @@ from tfpasses.passes.aimet.cls_sets import (
     why_unsafe,
 )
 from tfpasses.passes.aimet.relu6 import without_relu6
-from tfpasses.passes.aimet.sessions import Names, linear_node, linear_operation, load, new_session, read, read_around, sources, statistics
+from tfpasses.passes.aimet.sessions import (
+    Names,
+    linear_node,
+    linear_operation,
+    load,
+    new_session,
+    read,
+    read_around,
+    read_elsewhere,
+    sources,
+    statistics,
+)
 from tfpasses.passes.aimet.utils.graph_saver import save_and_load_graph
-from tfpasses.passes.cross_layer_scaling import CrossLayerScaling as Scaling
 from tfpasses.passes.high_bias_fold import HighBiasFold as Folding
 
 __all__ = ["ClsSetInfo", "CrossLayerScaling", "GraphSearchUtils", "HighBiasFold", "equalize_model"]
@@ -107,16 +119,19 @@ class CrossLayerScaling:
 
 
 def scaled(graph: Graph, sets: Iterable[Sequence[str]]) -> tuple[Graph, list[ScaleFactor]]:
-    """A graph with sets of linear nodes scaled, one after the other, and the scales of each."""
-    edit = Edit(graph, made_by=Scaling.name)
+    """A graph with sets of linear nodes scaled, one after the other, and the scales of each. Whatever else reads their weights reads the
+    new ones.
+    """
+    weights = dict(graph.weights)
+    after = attrs.evolve(graph, weights=weights)
     factors: list[ScaleFactor] = []
     for names in sets:
-        scales, changed = scaled_set([LinearView.of(edit.nodes[name], edit) for name in names])
-        for name, params in zip(names, changed, strict=True):
-            kernel = edit.nodes[name].params["kernel"]
-            edit.set_params([edit.nodes[user] for user in edit.weight_users[kernel]], params)
+        nodes = [graph.nodes[name] for name in names]
+        scales, changed = scaled_set([LinearView.of(node, after) for node in nodes])
+        for node, params in zip(nodes, changed, strict=True):
+            weights.update({node.params[slot]: array for slot, array in params.items()})
         factors.append(scales[0] if len(scales) == 1 else (scales[0], scales[1]))
-    return edit.freeze(), factors
+    return after, factors
 
 
 def scale_in_place(session: Any, cls_sets: Sequence[ClsSet]) -> list[ScaleFactor]:
@@ -125,7 +140,7 @@ def scale_in_place(session: Any, cls_sets: Sequence[ClsSet]) -> list[ScaleFactor
         return []
     graph = read_around(session, [operation for one in cls_sets for operation in one])
     sets = [[linear_node(operation, graph).name for operation in one] for one in cls_sets]
-    reasons = [why_unsafe(names, graph) for names in sets]
+    reasons = [why_unsafe(names, graph) or other for names, other in zip(sets, read_elsewhere(sets, graph), strict=True)]
     after, factors = scaled(graph, sets)
     load(session, graph, after)
     for one, reason in zip(cls_sets, reasons, strict=True):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 import numpy as np
 
-from tfpasses.graph import ChannelStats, Graph, Node, Ref, TfpassesError, View, has_trait
+from tfpasses.graph import OUTPUT, ChannelStats, Graph, Node, Ref, TfpassesError, View, has_trait
 from tfpasses.manager import Pipeline, run_passes
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "norm_operation",
     "read",
     "read_around",
+    "read_elsewhere",
     "remember",
     "sources",
     "statistics",
@@ -66,11 +68,38 @@ def read_around(session: Any, operations: Iterable[Any]) -> Graph:
     """
     from tfpasses.frontends.graph_def import from_session
 
-    ends = {last.name: last for last in (last_of(operation_of(one, session)) for one in operations)}
-    for one in list(ends.values()):
-        for name in above(one):
-            ends.pop(name, None)
+    lasts = [last_of(operation_of(one, session)) for one in operations]
+    before = above(lasts)
+    ends = dict.fromkeys(one.name for one in lasts if one.name not in before)
     return run_passes(from_session(session, None, list(ends)), Pipeline.of("canonicalize"))
+
+
+READS = ("tf.ReadVariableOp", "tf.Identity", "Identity", "Const")
+"""What gives the value of a variable on."""
+UPKEEP = re.compile(r"tf\.(Assign|(Resource)?(Sparse)?Apply|Save|VarIsInit|IsVariableInit|VariableShape|DestroyResource)")
+"""How the operations begin that initialize, train and save variables."""
+
+
+def read_elsewhere(sets: Iterable[Sequence[str]], graph: Graph) -> Iterator[str]:
+    """For each set of linear nodes, which operation computes with a variable that is scaled with it, and is no linear node itself; or
+    nothing.
+
+    The graph is one that `read_around` gave: all of the session is in it, raised as far as it is on the way to the set.
+    """
+    places = {node.config["weight"]: node.name for node in graph.nodes.values() if node.op == "Variable"}
+    found = dict.fromkeys(places, "")
+    for key, variable in places.items():
+        stack = [variable]
+        while stack:
+            for user, _ in graph.users[stack.pop()]:
+                op = graph.nodes[user].op if user != OUTPUT else ""
+                if op in READS:
+                    stack.append(user)
+                elif op and not UPKEEP.match(op):
+                    found[key] = f"{user} ({op.removeprefix('tf.')}) computes with {key}, too"
+    for names in sets:
+        keys = [key for name in names for slot, key in graph.nodes[name].params.items() if slot != "bias" or name != names[-1]]
+        yield next(filter(None, [found.get(key, "") for key in keys]), "")
 
 
 def operation_of(operation: Any, session: Any) -> Any:
@@ -115,10 +144,10 @@ def stored(value: Any) -> Any:
     return operation
 
 
-def above(operation: Any) -> set[str]:
-    """The names of the operations that one depends on, by values."""
+def above(operations: Iterable[Any]) -> set[str]:
+    """The names of the operations that some depend on, by values."""
     found: set[str] = set()
-    stack = list(operation.inputs)
+    stack = [value for one in operations for value in one.inputs]
     while stack:
         one = stack.pop().op
         if one.name not in found:
