@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import attrs
 import numpy as np
@@ -65,7 +65,7 @@ class Relu6ToRelu(Pass):
 
 
 BATCH = 32
-"""So many samples are run at once, where a graph does not say how many it takes."""
+"""So many samples are run at once."""
 
 
 def measured(chosen: Mapping[str, Array], edit: Edit, context: Context) -> dict[str, float]:
@@ -73,25 +73,14 @@ def measured(chosen: Mapping[str, Array], edit: Edit, context: Context) -> dict[
     if context.data is None or context.evaluator is None or not chosen:
         return {}
     refs = {name: clipped(edit.nodes[name], edit) for name in chosen}
-    run = context.evaluator.compile(edit.source, [Ref(name) for name in context.data], list(refs.values()))
+    run = context.evaluator.compile(edit.source, [Ref(name) for name in edit.source.inputs], list(refs.values()))
     above, seen = dict.fromkeys(chosen, 0), dict.fromkeys(chosen, 0)
-    for part in batches(context.data, edit):
+    for part in context.data.batches(BATCH):
         values = run({Ref(name): array for name, array in part.items()})
         for (name, limits), value in zip(chosen.items(), values, strict=True):
             above[name] += int((np.asarray(value, np.float64) > limits).sum())
             seen[name] += value.size
     return {name: above[name] / max(seen[name], 1) for name in chosen}
-
-
-def batches(data: Mapping[str, Array], edit: Edit) -> Iterator[Mapping[str, Array]]:
-    """The data in parts that a graph takes: all of it where an input's first axis is not the samples', or is of a fixed size."""
-    shapes = [edit.nodes[name].specs[0].shape for name in data]
-    counts = {len(array) if array.ndim else 0 for array in data.values()}
-    if len(counts) > 1 or any(not shape or shape[0] is not None for shape in shapes):
-        yield data
-        return
-    for start in range(0, counts.pop(), BATCH):
-        yield {name: array[start : start + BATCH] for name, array in data.items()}
 
 
 def expected(ref: Ref, limits: Array, edit: Edit) -> float | None:

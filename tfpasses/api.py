@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,9 +10,11 @@ import attrs
 import numpy as np
 
 from tfpasses import models
+from tfpasses.data import ArraySamples, read_data, samples_of
 from tfpasses.graph import Array, Evaluator, Graph, GraphError, Ref, Rewrite, TfpassesError
 from tfpasses.known import CANONICALIZE, Facts, check_facts, has_operations, read_facts, rename_facts, write_facts
 from tfpasses.manager import (
+    DataError,
     Journal,
     NumericCheck,
     Observer,
@@ -24,6 +24,7 @@ from tfpasses.manager import (
     Pipeline,
     Remark,
     RemarkLog,
+    Samples,
     ShapeCheck,
     StructureCheck,
     Timing,
@@ -54,10 +55,6 @@ __all__ = [
 
 Verify = Literal["off", "structure", "shapes", "numeric"]
 LEVELS: Sequence[Verify] = ("off", "structure", "shapes", "numeric")
-
-
-class DataError(TfpassesError, ValueError):
-    """Data that is no file of arrays, or does not fit the model's inputs."""
 
 
 @attrs.frozen(eq=False)
@@ -153,17 +150,6 @@ def load(path: str | Path, facts: str | Path | None = None, wanted: models.Selec
     return graph if facts is None else attrs.evolve(graph, facts=read_facts(facts, graph))
 
 
-def read_data(path: str | Path) -> Mapping[str, Array]:
-    """The arrays of an `.npz` file by name. Raises `DataError`, one line, for anything else."""
-    try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: not an .npz file of arrays; write one with numpy.savez(path, input_name=array)") from error
-
-
 def save(what: Any, path: str | Path, facts: str | Path | None = None) -> None:
     """Write a graph, a model or a `Result` as the path's suffix says (a path without suffix is a SavedModel's folder); with `facts`, also
     what is known of its values (`.npz`).
@@ -225,13 +211,13 @@ def run(
     watching += [StructureCheck()] if level >= 1 else []
     watching += [ShapeCheck()] if level >= 2 else []
     evaluator, numeric = None, None
-    arrays = check_data(graph, data)
-    if verify == "numeric" or (reads_data and arrays is not None):
+    samples = None if data is None else samples_of(graph, data)
+    if verify == "numeric" or (reads_data and samples is not None):
         evaluator = models.evaluator(graph)
     if verify == "numeric" and evaluator is not None:
-        numeric = NumericCheck(evaluator, arrays)
+        numeric = NumericCheck(evaluator, None if samples is None else first_of(samples))
         watching.append(numeric)
-    rewritten = run_passes(graph, passes, [*watching, *observers], evaluator, arrays)
+    rewritten = run_passes(graph, passes, [*watching, *observers], evaluator, samples)
     done = Result(
         rewritten,
         rewritten,
@@ -301,35 +287,12 @@ def amount(difference: OutputDifference) -> str:
     return f"output {difference.output} is off by {difference.maximum:.3g}, allowed {difference.allowed:.3g}"
 
 
-def check_data(graph: Graph, data: Mapping[str, Array] | None) -> Mapping[str, Array] | None:
-    """Data by input name, or a clear refusal: unknown or missing inputs, shapes that do not fit, no samples."""
-    if data is None:
-        return None
-    if not isinstance(data, Mapping):
-        raise DataError(f"data is of type {type(data).__name__}; give arrays by input name: {', '.join(graph.inputs)}")
-    if set(data) != set(graph.inputs):
-        raise DataError(
-            f"data is given for {', '.join(sorted(map(str, data))) or 'nothing'}; the model's inputs are {', '.join(graph.inputs)}"
-        )
-    samples = {name: sample_array(name, data[name]) for name in graph.inputs}
-    for name, array in samples.items():
-        spec = graph.nodes[name].specs[0]
-        shape = array.shape if spec.shape is None else spec.shape
-        fits = array.ndim == len(shape) and all(b is None or a == b for a, b in zip(array.shape, shape, strict=True))
-        if not fits or array.size == 0:
-            raise DataError(f"data for input {name} has shape {array.shape}; {spec} with at least one sample is expected")
-        if array.dtype.kind not in ("OSU" if spec.dtype == "string" else "biuf"):
-            raise DataError(f"data for input {name} has dtype {array.dtype}; {spec} is expected")
-        if spec.dtype in ("float32", "float64"):
-            samples[name] = array.astype(spec.dtype)
-    return samples
+def first_of(samples: Samples) -> Mapping[str, Array]:
+    """The arrays of samples that are arrays; of others the first few."""
+    return samples.arrays if isinstance(samples, ArraySamples) else next(iter(samples.batches(FEW)))
 
 
-def sample_array(name: str, values: Any) -> Array:
-    try:
-        return np.asarray(values)
-    except (ValueError, TypeError) as error:
-        raise DataError(f"data for input {name} is no array: {' '.join(str(error).split())}") from error
+FEW = 32
 
 
 def compare_models(
@@ -356,7 +319,7 @@ def compare_models(
             f"the models take {', '.join(map(str, specs[0]))} and {', '.join(map(str, specs[1]))}, and give "
             f"{len(first.outputs)} and {len(second.outputs)} outputs; they cannot be compared"
         )
-    inputs = check_data(first, data) or random_inputs(first, seed)
+    inputs = random_inputs(first, seed) if data is None else first_of(samples_of(first, data))
     values = [inputs[name] for name in first.inputs]
     ours = models.call(a, first, values)
     theirs = models.call(b, second, [inputs[name] for name in second.inputs] if by_name else values)

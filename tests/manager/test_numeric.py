@@ -15,6 +15,7 @@ from keras import ops
 import tfpasses
 from fold_cases import bite
 from small_passes import make
+from tfpasses.data import samples_of
 from tfpasses.frontends.keras import from_keras, keras_evaluator
 from tfpasses.graph import LinearView, Ref
 from tfpasses.manager import Effect, NumericCheck, Pipeline, VerificationError, random_inputs, run_passes
@@ -34,7 +35,7 @@ def conv_norm(filters=16, shape=SHAPE, seed=0, between=(), **options):
 def check(graph, pass_, inputs=None):
     """The verdicts; raises where one is not ok."""
     watch = NumericCheck(keras_evaluator(), inputs)
-    run_passes(graph, Pipeline.of(pass_), [watch])
+    run_passes(graph, Pipeline.of(pass_), [watch], data=None if inputs is None else samples_of(graph, inputs))
     return watch.verdicts
 
 
@@ -235,7 +236,8 @@ def test_an_exact_pass_on_integers_is_held_to_every_bit():
 
 @pytest.mark.parametrize("effect", [Effect.APPROXIMATES, Effect.NEEDS_DATA])
 def test_passes_that_change_the_function_are_not_checked(effect):
-    assert check(from_keras(conv_norm()), make("changes", lambda edit: wrong_fold(scaled(0, 2.0)).apply(edit, None), effect)) == []
+    graph = from_keras(conv_norm())
+    assert check(graph, make("changes", lambda edit: wrong_fold(scaled(0, 2.0)).apply(edit, None), effect), random_inputs(graph)) == []
 
 
 def test_a_pass_that_did_nothing_is_not_checked():

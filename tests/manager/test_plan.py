@@ -8,7 +8,7 @@ import pytest
 from graphs import chain
 from small_passes import make
 from tfpasses.graph import ChannelStats, Fact, Ref
-from tfpasses.manager import Pipeline, PipelineError, Property, register, run_passes
+from tfpasses.manager import Effect, Pipeline, PipelineError, Property, register, run_passes
 from tfpasses.manager.plan import plan
 
 GRAPH = chain("Relu")
@@ -139,4 +139,12 @@ def test_nothing_runs_before_the_refusal():
     ran = []
     with pytest.raises(PipelineError):
         run_passes(GRAPH, Pipeline([make("x", ran.append), make("needy", requires={Bounds})]))
+    assert ran == []
+
+
+def test_a_pass_that_needs_data_is_refused_without_before_anything_runs():
+    ran = []
+    first, needy = make("first", lambda edit: ran.append("first")), make("measured", effect=Effect.NEEDS_DATA)
+    with pytest.raises(PipelineError, match=r"pass measured needs data: samples of the model's inputs \(data=\.\., --data\)"):
+        run_passes(chain("Tanh"), Pipeline.of([first, needy]))
     assert ran == []

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 
 from tfpasses.frontends.lowering import LOWERING, lower
-from tfpasses.graph import Array, Graph, GraphError, Node, Ref, Run, Spec
+from tfpasses.graph import Array, Graph, GraphError, Held, Node, Ref, Run, Spec, Step, Total
 
 __all__ = ["TensorFlowEvaluator", "cannot_compute", "eagerly"]
 
@@ -39,33 +39,59 @@ class TensorFlowEvaluator:
         """See `tfpasses.graph.Evaluator`. Raises `GraphError` where a fetch depends on an input that is not fed, or a
         node cannot be computed. A fetch that never comes is given as zeros.
         """
-        given = set(feeds)
-        steps = [graph.nodes[name] for name in needed(graph, given, fetches)]
-        last = {ref: number for number, node in enumerate(steps) for ref in node.inputs}
-        keep = {*fetches}
-        dead: list[list[Ref]] = [[] for _ in steps]
-        for ref, number in last.items():
-            if ref not in keep:
-                dead[number].append(ref)
+        plan = Plan.of(graph, feeds, fetches)
 
         @eagerly
         def run(values: Mapping[Ref, Array]) -> list[Array]:
-            state: dict[Ref, Tensor] = {}
-            for ref in given:
-                state[ref] = tf.cast(tf.convert_to_tensor(values[ref]), self._dtype(graph.spec(ref), dtype))
-            for number, node in enumerate(steps):
-                inputs = [state[ref] for ref in node.inputs]
-                try:
-                    outputs = self._evaluate(graph, node, inputs, dtype) if self.runs(node, inputs) else [None] * len(node.specs)
-                except (tf.errors.OpError, ValueError, TypeError) as error:
-                    raise cannot_compute(f"node {node.name}: {node.op}", error) from error
-                state.update((Ref(node.name, index), value) for index, value in enumerate(outputs) if Ref(node.name, index) not in given)
-                for ref in dead[number]:
-                    state.pop(ref, None)
+            fed = {ref: tf.cast(tf.convert_to_tensor(values[ref]), self._dtype(graph.spec(ref), dtype)) for ref in plan.feeds}
+            state = self._walk(graph, plan, fed, dtype)
             found = [state[ref] if state[ref] is not None else self._zeros(graph.spec(ref), dtype) for ref in fetches]
             return [np.asarray(value.numpy()) for value in found]  # of a bfloat16 number NumPy cannot ask the tensor itself
 
         return run
+
+    def trace(self, graph: Graph, feeds: Sequence[Ref], fetches: Sequence[Ref], totals: Sequence[Ref]) -> Step:
+        """See `tfpasses.graph.Evaluator`. Raises `GraphError` as `compile` does."""
+        plan = Plan.of(graph, feeds, [*fetches, *totals])
+        compiled: dict[tuple[Any, ...], Callable[[list[Tensor]], tuple[list[Tensor], list[Tensor]]]] = {}
+
+        def body(values: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+            state = self._walk(graph, plan, dict(zip(plan.feeds, values, strict=True)), None)
+            state.update({ref: self._zeros(graph.spec(ref), None) for ref in [*fetches, *totals] if state[ref] is None})
+            return [state[ref] for ref in fetches], [over_samples(state[ref]) for ref in totals]
+
+        whole = all(is_lowered(graph.nodes[name]) for name in plan.steps)
+
+        def function(values: Sequence[Tensor]) -> Callable[[list[Tensor]], tuple[list[Tensor], list[Tensor]]]:
+            """The one for values of these sizes: a last, smaller batch needs no other."""
+            key = tuple(tuple(value.shape[1:]) for value in values)
+            if key not in compiled:
+                signature = [tf.TensorSpec((None, *value.shape[1:]) if value.shape.rank else (), value.dtype) for value in values]
+                compiled[key] = tf.function(body, input_signature=[signature], autograph=False) if whole else body
+            return compiled[key]
+
+        @eagerly
+        def run(values: Mapping[Ref, Held]) -> tuple[list[Held], list[Total]]:
+            fed = [tf.cast(tf.convert_to_tensor(values[ref]), graph.spec(ref).dtype) for ref in plan.feeds]
+            found, sums = function(fed)(fed)
+            sizes = [int(size) for _, size in sums]
+            return list(found), [(np.asarray(total), size) for (total, _), size in zip(sums, sizes, strict=True)]
+
+        return run
+
+    def _walk(self, graph: Graph, plan: Plan, state: dict[Ref, Tensor], dtype: str | None) -> dict[Ref, Tensor]:
+        """The values of a plan's fetches, from those of its feeds."""
+        for number, name in enumerate(plan.steps):
+            node = graph.nodes[name]
+            inputs = [state[ref] for ref in node.inputs]
+            try:
+                outputs = self._evaluate(graph, node, inputs, dtype) if self.runs(node, inputs) else [None] * len(node.specs)
+            except (tf.errors.OpError, ValueError, TypeError) as error:
+                raise cannot_compute(f"node {node.name}: {node.op}", error) from error
+            state.update((Ref(name, index), value) for index, value in enumerate(outputs) if Ref(name, index) not in plan.feeds)
+            for ref in plan.dead[number]:
+                state.pop(ref, None)
+        return state
 
     def runs(self, node: Node, inputs: Sequence[Tensor]) -> bool:
         """Whether a node is run on what has come."""
@@ -79,7 +105,7 @@ class TensorFlowEvaluator:
         return wanted if wanted is not None and "float" in spec.dtype else spec.dtype
 
     def _evaluate(self, graph: Graph, node: Node, inputs: Sequence[Tensor], wanted: str | None) -> Sequence[Tensor]:
-        if node.op not in LOWERING or len(node.specs) != 1:
+        if not is_lowered(node):
             fed = wanted if wanted is not None and node.op not in LOWERING and self.takes(node, wanted) else None
             own = [
                 None if value is None else tf.cast(value, self._dtype(graph.spec(ref), fed))
@@ -91,10 +117,50 @@ class TensorFlowEvaluator:
         dtype = self._dtype(node.specs[0], wanted)
         cast = [tf.cast(value, dtype) for value in inputs]
         # Batch norm computes half precision in float32 and so takes its parameters as they are stored.
-        params = {slot: tf.convert_to_tensor(array) for slot, array in graph.params(node).items()}
+        with tf.init_scope():  # so that what is traced has weights for inputs, not for constants
+            params = {slot: tf.convert_to_tensor(array) for slot, array in graph.params(node).items()}
         if node.op != "BatchNorm":
             params = {slot: tf.cast(value, dtype) for slot, value in params.items()}
         return [tf.cast(lower(node, cast, params), dtype)]
+
+
+@attrs.frozen
+class Plan:
+    """What is run between feeds and fetches."""
+
+    feeds: Mapping[Ref, None]
+    """As an ordered set."""
+    steps: Sequence[str]
+    """The nodes, in topological order."""
+    dead: Sequence[Sequence[Ref]]
+    """Of each step, the values that no later one reads."""
+
+    @classmethod
+    def of(cls, graph: Graph, feeds: Sequence[Ref], fetches: Sequence[Ref]) -> Plan:
+        """Raises `GraphError` where a fetch depends on an input that is not fed."""
+        steps = needed(graph, set(feeds), fetches)
+        last = {ref: number for number, name in enumerate(steps) for ref in graph.nodes[name].inputs}
+        dead: list[list[Ref]] = [[] for _ in steps]
+        for ref in last.keys() - {*fetches}:
+            dead[last[ref]].append(ref)
+        return cls(dict.fromkeys(feeds), steps, dead)
+
+
+def is_lowered(node: Node) -> bool:
+    """Whether it is computed by its lowering."""
+    return node.op in LOWERING and len(node.specs) == 1
+
+
+def over_samples(value: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum over the first axis, of half precision in float32, and how long that is."""
+    wide = tf.float32 if value.dtype.size < WIDE else value.dtype
+    count, shape = tf.shape(value)[0], tf.shape(value)[1:]
+    rows = tf.cast(tf.reshape(value, [count, tf.reduce_prod(shape)]), wide)
+    return tf.reshape(tf.linalg.matmul(tf.ones([1, count], wide), rows), shape), count  # faster than a sum
+
+
+WIDE = 4
+"""Bytes: what is narrower is not summed in its own precision."""
 
 
 def eagerly(function: Callable[P, R]) -> Callable[P, R]:
@@ -129,4 +195,4 @@ def needed(graph: Graph, given: set[Ref], fetches: Sequence[Ref]) -> list[str]:
         if node.op == "Input":
             raise GraphError(f"input {name} is needed and not given")
         stack.extend(ref.node for ref in node.inputs if ref not in given)
-    return [name for name in graph.nodes if name in found]
+    return sorted(found, key=graph.places.__getitem__)

@@ -4,7 +4,7 @@ from tfpasses.graph.check import check_shapes, check_structure
 from tfpasses.graph.diff import diff
 from tfpasses.graph.edit import Edit
 from tfpasses.graph.errors import FactsError, GraphError, ShapeError, TfpassesError, UnsupportedModelError
-from tfpasses.graph.evaluator import Evaluator, Run
+from tfpasses.graph.evaluator import Evaluator, Held, Run, Step, Total
 from tfpasses.graph.facts import ChannelStats, Fact
 from tfpasses.graph.facts_file import load_facts, save_facts
 from tfpasses.graph.files import WriteError, atomic_directory, atomic_write
@@ -33,6 +33,7 @@ __all__ = [
     "Functions",
     "Graph",
     "GraphError",
+    "Held",
     "KernelView",
     "LinearView",
     "Node",
@@ -45,7 +46,9 @@ __all__ = [
     "ShapeError",
     "Slot",
     "Spec",
+    "Step",
     "TfpassesError",
+    "Total",
     "UnsupportedModelError",
     "View",
     "WriteError",

@@ -86,6 +86,11 @@ class Graph:
         return users
 
     @cached_property
+    def places(self) -> Mapping[str, int]:
+        """The place of each node in the order."""
+        return {name: place for place, name in enumerate(self.nodes)}
+
+    @cached_property
     def weight_users(self) -> Mapping[str, tuple[str, ...]]:
         """Which nodes read each weight."""
         return index_weights(self.nodes)

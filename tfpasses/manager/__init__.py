@@ -2,7 +2,7 @@
 
 from tfpasses.manager.compare import OutputDifference, compare_outputs
 from tfpasses.manager.contract import Contract, Effect, Property
-from tfpasses.manager.errors import PassError, PipelineError, RegistryError, VerificationError
+from tfpasses.manager.errors import DataError, PassError, PipelineError, RegistryError, VerificationError, WorkerError
 from tfpasses.manager.manager import run_passes
 from tfpasses.manager.named_pipelines import NamedPipeline, named_pipelines
 from tfpasses.manager.numeric import NumericCheck, Verdict, random_inputs
@@ -10,10 +10,13 @@ from tfpasses.manager.observers import Journal, Observer, PassRecord, RemarkLog,
 from tfpasses.manager.passes import Context, Pass, Remark, rule
 from tfpasses.manager.pipeline import Pipeline, options_of, type_name
 from tfpasses.manager.registry import find_pass, pass_names, register, registered_passes
+from tfpasses.manager.samples import Samples
+from tfpasses.manager.workers import Workers
 
 __all__ = [
     "Context",
     "Contract",
+    "DataError",
     "Effect",
     "Journal",
     "NamedPipeline",
@@ -29,11 +32,14 @@ __all__ = [
     "RegistryError",
     "Remark",
     "RemarkLog",
+    "Samples",
     "ShapeCheck",
     "StructureCheck",
     "Timing",
     "Verdict",
     "VerificationError",
+    "WorkerError",
+    "Workers",
     "compare_outputs",
     "find_pass",
     "named_pipelines",

@@ -54,7 +54,7 @@ class Contract:
     after: tuple[str, ...] = ()
     """Names of passes that go first where both are in a pipeline."""
     reads_data: bool = False
-    """Whether it looks at the data that the user gives."""
+    """Whether it looks at the data that the user gives. A pass whose effect is `NEEDS_DATA` cannot do without."""
 
 
 def requirement_name(requirement: Requirement) -> str:

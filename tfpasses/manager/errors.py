@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from tfpasses.graph import GraphError, TfpassesError
 
-__all__ = ["PassError", "PipelineError", "RegistryError", "VerificationError"]
+__all__ = ["DataError", "PassError", "PipelineError", "RegistryError", "VerificationError", "WorkerError"]
+
+
+class DataError(TfpassesError, ValueError):
+    """Data that cannot be read, or do not fit the model's inputs."""
+
+
+class WorkerError(TfpassesError, ConnectionError):
+    """Another of several processes is lost, or does something else."""
 
 
 class PipelineError(TfpassesError, ValueError):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import attrs
 
-from tfpasses.graph import Array, Edit, Evaluator, Graph, Rewrite, TfpassesError
+from tfpasses.graph import Edit, Evaluator, Graph, Rewrite, TfpassesError
 from tfpasses.manager.contract import Property
 from tfpasses.manager.errors import PassError
 from tfpasses.manager.observers import Observer, PassRecord
 from tfpasses.manager.passes import Context, Pass
 from tfpasses.manager.pipeline import Pipeline
 from tfpasses.manager.plan import plan
+from tfpasses.manager.samples import Samples
+from tfpasses.manager.workers import Workers
 from tfpasses.pattern import RewriteError
 
 __all__ = ["run_passes"]
@@ -23,20 +25,21 @@ def run_passes(
     pipeline: Pipeline,
     observers: Sequence[Observer] = (),
     evaluator: Evaluator | None = None,
-    data: Mapping[str, Array] | None = None,
+    data: Samples | None = None,
+    workers: Workers | None = None,
 ) -> Graph:
-    """Run a pipeline. The graph that goes in is never changed; the one that comes out shares what was not touched. `data` are arrays by
-    input name, for passes that look at such; they need the evaluator.
+    """Run a pipeline. The graph that goes in is never changed; the one that comes out shares what was not touched. `data` are for passes
+    that look at such; they need the evaluator. `workers` are there where several processes run it together.
 
     Raises `PipelineError` before anything runs, `PassError` (with its cause) where a pass raises, and whatever an observer raises.
     """
-    passes = plan(pipeline.passes, graph)
+    passes = plan(pipeline.passes, graph, has_data=data is not None)
     for observer in observers:
         observer.run_started(passes, graph)
     for item in passes:
         for observer in observers:
             observer.pass_started(item, graph)
-        record = run_pass(item, graph, observers, evaluator, data)
+        record = run_pass(item, graph, observers, Context(evaluator, data, workers))
         for observer in observers:
             observer.pass_ended(record)
         graph = record.after
@@ -49,8 +52,7 @@ def run_pass(
     item: Pass,
     graph: Graph,
     observers: Sequence[Observer],
-    evaluator: Evaluator | None,
-    data: Mapping[str, Array] | None = None,
+    context: Context,
 ) -> PassRecord:
     """One pass on one graph."""
     edit = Edit(graph, made_by=item.name)
@@ -65,8 +67,12 @@ def run_pass(
             raised.append(error)
             raise
 
+    def on_progress(done: int, whole: int | None) -> None:
+        for observer in observers:
+            observer.progressed(item, done, whole)
+
     try:
-        remarks = tuple(item.apply(edit, Context(evaluator, data, on_rewrite)))
+        remarks = tuple(item.apply(edit, attrs.evolve(context, on_rewrite=on_rewrite, on_progress=on_progress)))
         after = edit.freeze()
     except Exception as error:
         if error in raised:  # the observer's own, no fault of the pass

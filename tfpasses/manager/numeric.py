@@ -132,7 +132,7 @@ def regions(graph: Graph, journal: Sequence[Rewrite]) -> list[Region]:
     for rewrite in journal:
         for name in (*rewrite.made, *rewrite.changed, *rewrite.removed):
             parent[top(name)] = top(rewrite.root)
-    place = {name: number for number, name in enumerate(graph.nodes)}
+    place = graph.places
     grown = True
     while grown:  # what lies between two nodes of a region belongs to it, and so do the regions that this meets
         members: dict[str, list[str]] = {}

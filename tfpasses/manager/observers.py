@@ -37,6 +37,9 @@ class Observer:
     def rewritten(self, pass_: Pass, rewrite: Rewrite) -> None:
         """A rewrite was made; the pass may still fail."""
 
+    def progressed(self, pass_: Pass, done: int, whole: int | None) -> None:
+        """Of what a pass does so many steps are done, of so many where that is known."""
+
     def pass_ended(self, record: PassRecord) -> None:
         """A pass has ended without an error."""
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, ClassVar
 
 import attrs
 
-from tfpasses.graph import Array, Edit, Evaluator, Rewrite
+from tfpasses.graph import Edit, Evaluator, Rewrite
 from tfpasses.manager.contract import Contract, Effect
+from tfpasses.manager.samples import Samples
+from tfpasses.manager.workers import Workers
 from tfpasses.pattern import Match, Matcher, Miss, Pattern, Rule, RuleSet
 
 __all__ = ["Context", "Pass", "Remark", "rule"]
@@ -35,9 +37,13 @@ class Context:
     """What a pass may use besides the graph."""
 
     evaluator: Evaluator | None = None
-    data: Mapping[str, Array] | None = None
-    """What the user gave as the model's inputs, by name."""
+    data: Samples | None = None
+    """What the user gave as the model's inputs: of several workers, this one's part."""
+    workers: Workers | None = None
+    """Where several processes run the pipeline together."""
     on_rewrite: Callable[[Rewrite], None] = lambda _: None
+    on_progress: Callable[[int, int | None], None] = lambda done, whole: None
+    """To be told how many steps of how many (where that is known) are done, of what takes long."""
 
 
 RULE = "__tfpasses_rule__"

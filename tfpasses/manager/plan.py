@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Sequence
 
 from tfpasses.graph import Graph
-from tfpasses.manager.contract import Requirement, fulfilled, requirement_name
+from tfpasses.manager.contract import Effect, Requirement, fulfilled, requirement_name
 from tfpasses.manager.errors import PipelineError, RegistryError
 from tfpasses.manager.passes import Pass
 from tfpasses.manager.registry import registered_passes
@@ -14,11 +14,15 @@ from tfpasses.manager.registry import registered_passes
 __all__ = ["plan"]
 
 
-def plan(passes: Sequence[Pass], graph: Graph) -> list[Pass]:
+def plan(passes: Sequence[Pass], graph: Graph, *, has_data: bool = True) -> list[Pass]:
     """The passes in the given order, moved only where `after`, or a requirement that a later pass provides, asks for it.
 
-    Raises `PipelineError` where the order is circular, or a requirement is neither fulfilled by the graph nor provided by a pass before.
+    Raises `PipelineError` where the order is circular, a requirement is neither fulfilled by the graph nor provided by a pass before, or a
+    pass needs data and there are none.
     """
+    needy = next((item for item in passes if item.effect is Effect.NEEDS_DATA), None)
+    if needy is not None and not has_data:
+        raise PipelineError(f"pass {needy.name} needs data: samples of the model's inputs (data=.., --data)")
     ordered = [passes[number] for number in _sort(passes, _edges(passes, graph))]
     state: dict[Requirement, bool] = {}
     broken_by: dict[Requirement, Pass] = {}

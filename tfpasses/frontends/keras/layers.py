@@ -7,6 +7,8 @@ from typing import Any
 
 import attrs
 import keras
+import numpy as np
+import tensorflow as tf
 from keras import layers as L
 from keras.src import ops as O
 from keras.src.activations.activations import ReLU as ReluOperation
@@ -262,12 +264,18 @@ ACTIVATIONS: Mapping[Any, tuple[str, Config]] = {
     A.softmax: ("Softmax", {}),
     A.linear: ("Identity", {}),
 }
+"""Those of Keras, by which new layers are written."""
+SAME_NAMES = ("relu", "relu6", "leaky_relu", "sigmoid", "tanh", "silu", "softplus", "softmax")
+OTHER_ACTIVATIONS: Mapping[Any, tuple[str, Config]] = {
+    getattr(there, name): ACTIVATIONS[getattr(A, name)] for there in (keras.ops, tf.nn) for name in SAME_NAMES
+}
+"""Functions of the same names that are the same, and may stand where an activation is given."""
 
 
 def activation_of(function: Any) -> tuple[str, Config] | None:
     """The canonical operation of an activation function, or None where it is opaque."""
     try:
-        return ACTIVATIONS.get(function)
+        return ACTIVATIONS.get(function) or OTHER_ACTIVATIONS.get(function)
     except TypeError:  # a callable object that cannot be hashed
         return None
 
@@ -279,7 +287,7 @@ def _plain(op: str) -> Callable[[Any], tuple[str, Config]]:
 def _clip(operation: Any) -> tuple[str, Config] | None:
     """Between 0 and a number above."""
     low, high = operation.x_min, operation.x_max
-    numbers = all(isinstance(limit, int | float) and not isinstance(limit, bool) for limit in (low, high))
+    numbers = all(isinstance(limit, int | float | np.number) and not isinstance(limit, bool) for limit in (low, high))
     return ("Relu", relu_config(float(high))) if numbers and low == 0 < high else None
 
 
