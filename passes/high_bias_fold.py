@@ -12,7 +12,7 @@ from tfpasses.graph import OUTPUT, Array, ChannelStats, Edit, LinearView, Node, 
 from tfpasses.manager import Context, Contract, Effect, Pass, Remark, register
 from tfpasses.passes.equalization.arithmetic import absorbable, expected_shortfall
 from tfpasses.passes.equalization.borders import add_map, border_map, no_map
-from tfpasses.passes.equalization.clips import limits_of, set_limits
+from tfpasses.passes.equalization.clips import is_rectified, limits_of, set_limits
 from tfpasses.passes.equalization.layouts import along, flattened, of_channels, reshaped
 from tfpasses.passes.folding.paths import misplaces_bias, pads_zeros
 
@@ -184,12 +184,12 @@ class Below:
                 passed = passes(other, layout, edit)
                 if isinstance(passed, str):
                     return passed
-                bends = other.op in ("Relu", "Minimum")
+                bends = other.op in ("Relu", "Minimum", "Maximum")
                 if ref in moved and bends:
                     return f"{moved[ref]} adds a constant to it, so that its statistics are not those of what {user} reads"
                 if ref in moved or (adds_constant(other, edit) and Ref(user) != known and not is_zero(other, edit)):
                     moved[Ref(user)] = moved.get(ref, user)
-                slopes.append(float(other.config["negative_slope"]) if other.op == "Relu" else 1.0)
+                slopes.append(slope_of(other))
                 plain[Ref(user)] = plain[ref] and not bends
                 limits = limits_of(other, edit)
                 if limits is not None:
@@ -214,7 +214,7 @@ def reader_of(node: Node, ref: Ref, layout: Array, edit: Edit) -> Array | str:
 def passes(node: Node, layout: Array, edit: Edit) -> Array | str:
     """What of the layer below lies where, behind a node that a shift passes through; or why none does."""
     after = edit.spec(Ref(node.name)).shape
-    if (node.op == "Relu" and node.config["threshold"] == 0) or limits_of(node, edit) is not None:
+    if (node.op == "Relu" and node.config["threshold"] == 0) or is_rectified(node, edit) or limits_of(node, edit) is not None:
         return layout
     if has_trait(node, "inference_identity") or adds_constant(node, edit):
         return layout
@@ -229,6 +229,11 @@ def passes(node: Node, layout: Array, edit: Edit) -> Array | str:
         found = flattened(layout, before) if node.op == "Flatten" else reshaped(layout, before, after)
         return f"the sizes of what {node.name} reshapes are not known" if found is None else found
     return f"{node.name} reads it: it is {node.op}, which no shift passes through"
+
+
+def slope_of(node: Node) -> float:
+    """The slope below zero of an activation that a shift passes through; 1 of what is none."""
+    return float(node.config["negative_slope"]) if node.op == "Relu" else float(node.op != "Maximum")
 
 
 def adds_constant(node: Node, edit: Edit) -> bool:

@@ -25,8 +25,8 @@ class Relu6ToRelu(Pass):
     elements that the limit touches on the data that are given, or, where there are none, under the normal distribution that a folded
     batch norm left behind (`ChannelStats`). `only="relu_1 conv1"` takes these layers alone.
 
-    Spellings are ReLU layers with a `max_value`, the `relu6` activation and operation, and a Minimum of an activation and a constant, as
-    `cross-layer-scaling` leaves it.
+    Spellings are ReLU layers with a `max_value`, the `relu6` activation and operation, a clip between 0 and a number, and a Minimum with a
+    constant, be it behind an activation, as `cross-layer-scaling` leaves it, or before one.
     """
 
     name = "relu6-to-relu"

@@ -1,10 +1,12 @@
-"""Upper limits of activations, in their spellings: a ReLU with a `max_value`, and a Minimum of an activation and a constant."""
+"""Upper limits of activations, in their spellings: a ReLU with a `max_value`, and a Minimum with a constant, behind an activation or
+before it.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from tfpasses.graph import Array, Edit, Graph, Node, Ref, has_trait
+from tfpasses.graph import OUTPUT, Array, Edit, Graph, Node, Ref, has_trait
 from tfpasses.passes.equalization.constants import add_constant, constant_value, in_dtype, is_number
 
 __all__ = ["clipped", "is_rectified", "limits_of", "remove_limits", "set_limits"]
@@ -21,13 +23,15 @@ def limits_of(node: Node, graph: Graph | Edit) -> Array | None:
     if node.op != "Minimum" or len(node.inputs) != 2:
         return None
     consts = [ref for ref in node.inputs if graph.nodes[ref.node].op == "Const"]
-    others = [ref for ref in node.inputs if is_activation(ref, graph)]
+    others = [ref for ref in node.inputs if graph.nodes[ref.node].op != "Const"]
     if len(consts) != 1 or len(others) != 1 or not is_number(graph.nodes[consts[0].node]):
         return None
     shape = graph.spec(others[0]).shape
     if shape is None or shape != graph.spec(Ref(node.name)).shape:
         return None
     limits = constant_value(graph.nodes[consts[0].node], graph)
+    if not is_activation(others[0], graph) and not (meets_activations(node, graph) and (limits > 0).all()):
+        return None
     if limits.ndim == len(shape) and limits.shape[0] == 1:
         return np.asarray(limits[0])
     return limits if limits.ndim < len(shape) else None
@@ -39,6 +43,26 @@ def is_activation(ref: Ref, graph: Graph | Edit) -> bool:
     while has_trait(node, "inference_identity"):
         node = graph.nodes[node.inputs[0].node]
     return node.op in ACTIVATIONS or is_rectified(node, graph)
+
+
+def meets_activations(node: Node, graph: Graph | Edit) -> bool:
+    """Whether all that reads a value are ReLUs of some kind, which give on a number above 0 as it is: max(0, min(x, 6))."""
+    stack, found = [node.name], False
+    while stack:
+        for user, _ in graph.users[stack.pop()]:
+            other = graph.nodes[user] if user != OUTPUT else None
+            if other is not None and has_trait(other, "inference_identity"):
+                stack.append(user)
+            elif other is None or not (other.op == "PRelu" or is_rectified(other, graph) or is_relu(other)):
+                return False
+            else:
+                found = True
+    return found
+
+
+def is_relu(node: Node) -> bool:
+    """Whether a node is a ReLU of whatever slope, without a threshold."""
+    return node.op == "Relu" and node.config["threshold"] == 0
 
 
 def is_rectified(node: Node, graph: Graph | Edit) -> bool:

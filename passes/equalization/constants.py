@@ -29,9 +29,10 @@ def takes_any_dtype(node: Node) -> bool:
 
 
 def is_number(node: Node) -> bool:
-    """Whether a `Const` node holds floats (or a number of Python's), at least one, of known sizes."""
+    """Whether a `Const` node holds numbers, at least one, of known sizes. What meets floats may be whole numbers."""
     (spec,) = node.specs
-    return spec.shape is not None and not {None, 0} & set(spec.shape) and ("float" in spec.dtype or takes_any_dtype(node))
+    known = spec.shape is not None and not {None, 0} & set(spec.shape)
+    return known and ("float" in spec.dtype or "int" in spec.dtype or takes_any_dtype(node))
 
 
 def in_dtype(values: Array, dtype: str) -> Array:

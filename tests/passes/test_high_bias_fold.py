@@ -272,6 +272,7 @@ SPELLED = {
     "operation": ops.relu6,
     "minimum": lambda x: ops.minimum(ops.relu(x), 4.0),
     "minimum of an array": lambda x: ops.minimum(L.ReLU()(x), np.float32([4, 5, 6, 4])),
+    "minimum before a maximum": lambda x: ops.maximum(ops.minimum(x, 4.0), 0.0),
 }
 
 

@@ -19,6 +19,12 @@ from tfpasses.manager import PassError
 A = keras.activations
 X = np.random.default_rng(3).normal(0, 6, (40, 5)).astype("float32")
 
+
+def of_two(one, other):
+    """The larger of two functions of a value."""
+    return lambda y: ops.maximum(one(y), other(y))
+
+
 SPELLINGS = {
     "ReLU layer": L.ReLU(6.0),
     "Activation layer": L.Activation("relu6"),
@@ -31,12 +37,25 @@ SPELLINGS = {
     "minimum of an array": lambda x: ops.minimum(ops.relu(x), np.full(5, 6.0, "float32")),
     "number first": lambda x: ops.minimum(6.0, ops.relu(x)),
     "minimum and maximum": lambda x: ops.minimum(ops.maximum(x, 0.0), 6.0),
+    "maximum and minimum": lambda x: ops.maximum(ops.minimum(x, 6), 0),
+    "numbers first": lambda x: ops.maximum(0.0, ops.minimum(6.0, x)),
+    "minimum before a relu": lambda x: L.ReLU()(ops.minimum(x, 6.0)),
+    "minimum of an array before two": lambda x: of_two(ops.relu, lambda y: ops.maximum(y, 0.0))(ops.minimum(x, np.full(5, 6.0, "float32"))),
+    "minimum before a dropout": lambda x: ops.relu(L.Dropout(0.5)(ops.minimum(x, 6.0))),
+    "minimum of a whole number": lambda x: ops.minimum(ops.relu(x), np.int64(6)),
+    "clip at numbers of NumPy": lambda x: ops.clip(x, np.float32(0), np.int32(6)),
+    "operation as activation": L.Activation(ops.relu6),
+    "activation of TensorFlow": L.Activation(tf.nn.relu6),
 }
 OTHERS = {
     "clip from another number": lambda x: ops.clip(x, -1.0, 6.0),
     "clip at an array": lambda x: ops.clip(x, 0.0, np.full(5, 6.0, "float32")),
     "clip from 0 to 0": lambda x: ops.clip(x, 0.0, 0.0),
     "minimum alone": lambda x: ops.minimum(x, 6.0),
+    "minimum that something else reads too": lambda x: of_two(ops.relu, L.Identity())(ops.minimum(x, 6.0)),
+    "minimum with 0 before a relu": lambda x: ops.relu(ops.minimum(x, 0.0)),
+    "minimum before a threshold": lambda x: L.ReLU(threshold=1.0)(ops.minimum(x, 6.0)),
+    "minimum before another maximum": lambda x: ops.maximum(ops.minimum(x, 6.0), -1.0),
     "maximum with another number": lambda x: ops.minimum(ops.maximum(x, 1.0), 6.0),
     "minimum of two values": lambda x: ops.minimum(ops.relu(x), x),
     "hard sigmoid": L.Activation("hard_sigmoid"),
@@ -91,14 +110,22 @@ def test_a_clip_that_nothing_changes_stays_the_operation_that_it_was():
     assert [type(one).__name__ for one in result.model.operations].count("Clip") == 1
 
 
-@pytest.mark.parametrize("spelling", ["clip_by_value", "relu6", "minimum and maximum", "maximum and minimum"])
+IN_GRAPHS = {
+    "clip_by_value": lambda x: tf.clip_by_value(x, 0.0, 6.0),
+    "clip_by_value of arrays": lambda x: tf.clip_by_value(x, np.zeros(5, "float32"), np.full(5, 6.0, "float32")),
+    "ClipByValue": lambda x: tf.raw_ops.ClipByValue(t=x, clip_value_min=0.0, clip_value_max=6.0),
+    "relu6": tf.nn.relu6,
+    "minimum and maximum": lambda x: tf.minimum(tf.maximum(x, 0.0), 6.0),
+    "maximum and minimum": lambda x: tf.maximum(tf.minimum(x, 6.0), 0.0),
+    "numbers first": lambda x: tf.maximum(0.0, tf.minimum(6.0, x)),
+    "minimum of an array": lambda x: tf.maximum(tf.minimum(x, np.full((1, 5), 6.0, "float32")), 0.0),
+    "minimum before a relu": lambda x: tf.nn.relu(tf.minimum(x, 6.0)),
+}
+
+
+@pytest.mark.parametrize("spelling", IN_GRAPHS)
 def test_the_spellings_of_a_tf_graph(spelling):
-    clip = {
-        "clip_by_value": lambda x: tf.clip_by_value(x, 0.0, 6.0),
-        "relu6": tf.nn.relu6,
-        "minimum and maximum": lambda x: tf.minimum(tf.maximum(x, 0.0), 6.0),
-        "maximum and minimum": lambda x: tf.maximum(tf.minimum(x, 6.0), 0.0),
-    }[spelling]
+    clip = IN_GRAPHS[spelling]
     kernel = tf.constant(np.random.default_rng(4).normal(size=(5, 5)).astype("float32"))
     function = tf.function(lambda x: clip(x @ kernel)).get_concrete_function(tf.TensorSpec((None, 5), "float32", "x"))
     result = tfpasses.run(function, "relu6-to-relu", data={"x": X})
@@ -108,7 +135,7 @@ def test_the_spellings_of_a_tf_graph(spelling):
     assert share(remark) == pytest.approx((values > 6).mean(), rel=1e-2)
 
 
-@pytest.mark.parametrize("spelling", ["ReLU layer", "minimum and maximum", "clip"])
+@pytest.mark.parametrize("spelling", ["ReLU layer", "minimum and maximum", "maximum and minimum", "clip"])
 def test_without_data_the_share_is_that_of_the_normal_variable_that_the_batch_norm_gave(spelling):
     def activation(x):
         return SPELLINGS[spelling](L.BatchNormalization(name="norm")(x))

@@ -137,6 +137,9 @@ CLIPS = {
     "minimum": lambda x: ops.minimum(ops.relu(L.Conv2D(4, 3, name="a")(x)), 6.0),
     "minimum first": lambda x: ops.minimum(6, L.Conv2D(4, 3, activation="relu", name="a")(x)),
     "minimum of an array": lambda x: ops.minimum(ops.relu(L.Conv2D(4, 3, name="a")(x)), np.full((1, 1, 4), 6, "float32")),
+    "minimum before a maximum": lambda x: ops.maximum(0, ops.minimum(L.Conv2D(4, 3, name="a")(x), 6)),
+    "minimum before a relu": lambda x: ops.relu(ops.minimum(np.full((4,), 6, "float32"), L.Conv2D(4, 3, name="a")(x))),
+    "clip": lambda x: ops.clip(L.Conv2D(4, 3, name="a")(x), 0, 6),
     "minimum of a prelu": lambda x: ops.minimum(L.PReLU()(L.Conv2D(4, 3, name="a")(x)), np.float32(6)),
 }
 
@@ -216,7 +219,11 @@ def highest(layer):
 
 
 @pytest.mark.parametrize("scales", ["real", "pow2"])
-@pytest.mark.parametrize("spelled", [None, lambda y: ops.minimum(ops.relu(y), 6.0)], ids=["relu6", "minimum"])
+@pytest.mark.parametrize(
+    "spelled",
+    [None, lambda y: ops.minimum(ops.relu(y), 6.0), lambda y: ops.maximum(ops.minimum(y, 6.0), 0.0)],
+    ids=["relu6", "minimum", "minimum first"],
+)
 @pytest.mark.parametrize("few", [1.0, 0.2])
 def test_a_limit_that_is_never_reached_bounds_the_scale(scales, spelled, few):
     m = within(spelled=spelled)
