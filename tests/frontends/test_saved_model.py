@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfpasses.frontends.graph_def.containers.saved_model import NOT_KEPT, from_saved_model, save_saved_model
 from tfpasses.frontends.graph_def.writing.writer import write
 from tfpasses.graph import Slot, UnsupportedModelError, WriteError, check_structure
+from tfpasses.manager import Pipeline, run_passes
 
 X = tf.constant(np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32"))
 VECTORS = tf.TensorSpec((None, 3), tf.float32, "x")
@@ -412,3 +413,11 @@ def test_what_cannot_be_saved_leaves_the_old_model(saved, tmp_path):
         save_saved_model(model, target)
     assert [file.name for file in tmp_path.iterdir()] == ["model"]
     assert tf.saved_model.load(target).signatures["serving_default"](x=V)["output_0"].numpy().tolist() == [14]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_two_readings_of_one_folder_have_one_digest(name, saved):
+    read = [from_saved_model(saved(name)) for _ in range(2)]
+    raised = [run_passes(graph, Pipeline.of("canonicalize")) for graph in read]
+    for first, second in (read, raised):
+        assert first.digest == second.digest

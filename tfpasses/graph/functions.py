@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
@@ -38,6 +38,11 @@ class Functions(Protocol):
     @property
     def names(self) -> Collection[str]:
         """The functions' names. A node of operation `tf.` and such a name calls it."""
+        ...
+
+    @property
+    def contents(self) -> Mapping[str, str]:
+        """A hash of what each function does, by its name, which may be another each time that it is read."""
         ...
 
     @property

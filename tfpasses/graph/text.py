@@ -109,14 +109,25 @@ def format_value(value: Any, names: Iterable[str] = ()) -> str:
 
 
 def digest(graph: Graph) -> str:
-    """A BLAKE2 hash of nodes, wiring, configuration and weights (dtype, shape and bytes), in hexadecimal."""
+    """A BLAKE2 hash of nodes, wiring, configuration and weights (dtype, shape and bytes), in hexadecimal. The functions of a frontend
+    (`Functions`) count by what they do, not by their names.
+    """
     state = hashlib.blake2b(digest_size=16)
     keys = dict.fromkeys(key for node in graph.nodes.values() for _, key in sorted(node.params.items()))
     order = {key: number for number, key in enumerate(keys)}
+    contents = {} if graph.functions is None else graph.functions.contents
+
+    def told(value: Any) -> str:
+        """A value of a configuration, which may name functions."""
+        if isinstance(value, list):
+            return f"[{','.join(map(told, value))}]"
+        return contents[value] if isinstance(value, str) and value in contents else format_value(value)
+
     for node in graph.nodes.values():
-        config = " ".join(f"{key}={format_value(value)}" for key, value in sorted(node.config.items()))
+        config = " ".join(f"{key}={told(value)}" for key, value in sorted(node.config.items()))
         params = " ".join(f"{slot}={order[key]}" for slot, key in sorted(node.params.items()))
-        state.update(f"{node.name}|{node.op}|{arguments(node)}|{config}|{params}|{node.specs}\n".encode())
+        op = contents.get(node.op.removeprefix("tf."), node.op)
+        state.update(f"{node.name}|{op}|{arguments(node)}|{config}|{params}|{node.specs}\n".encode())
     state.update(f"{graph.inputs}|{[str(ref) for ref in graph.outputs]}\n".encode())
     for key in order:
         array = graph.weights[key]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from tfpasses.frontends.graph_def.functions.bodies import Place
 from tfpasses.frontends.graph_def.functions.call_graph import CALLS, HANDLES, Standing, acts, is_stateful, standings
+from tfpasses.frontends.graph_def.functions.contents import contents
 from tfpasses.frontends.graph_def.functions.function_defs import Flat, flatten, functions_in, op_def, open_names
 from tfpasses.frontends.graph_def.functions.templates import Template, control_of, template_of
 from tfpasses.frontends.graph_def.protos.attributes import Attributes, Dims, proto_shape
@@ -75,6 +76,11 @@ class FunctionLibrary:
     def names(self) -> Collection[str]:
         """See `Functions`."""
         return self.functions.keys()
+
+    @cached_property
+    def contents(self) -> Mapping[str, str]:
+        """See `Functions`."""
+        return contents(self.functions)
 
     @cached_property
     def unknown(self) -> Collection[str]:
