@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from tfpasses.graph import Array, Edit, Graph, LinearView, Ref
+from tfpasses.graph import Array, Graph, LinearView, Ref
 from tfpasses.passes.aimet.batch_norm_fold import Pair, fold_all_batch_norms
 from tfpasses.passes.aimet.cls_sets import (
     ClsSetInfo,
@@ -36,7 +36,6 @@ from tfpasses.passes.aimet.sessions import (
     statistics,
 )
 from tfpasses.passes.aimet.utils.graph_saver import save_and_load_graph
-from tfpasses.passes.high_bias_fold import HighBiasFold as Folding
 
 __all__ = ["ClsSetInfo", "CrossLayerScaling", "GraphSearchUtils", "HighBiasFold", "equalize_model"]
 
@@ -184,19 +183,20 @@ class HighBiasFold:
         if not pairs:
             return save_and_load_graph("", sess)
         graph = read_around(sess, [operation for one in pairs for operation in (one.layer1, one.layer2)])
-        edit = Edit(graph, made_by=Folding.name)
+        weights = dict(graph.weights)
+        after = attrs.evolve(graph, weights=weights)
         known, named = statistics(sess), {operation.name for operation in keys}
         for one in pairs:
-            nodes = [linear_node(operation, graph).name for operation in (one.layer1, one.layer2)]
-            first, second = (LinearView.of(edit.nodes[name], edit) for name in nodes)
-            stats = known.get(Ref(nodes[0]))
-            folded = named.intersection([source.name for source in sources(graph.nodes[nodes[0]])])
+            nodes = [linear_node(operation, graph) for operation in (one.layer1, one.layer2)]
+            first, second = (LinearView.of(node, after) for node in nodes)
+            stats = known.get(Ref(nodes[0].name))
+            folded = named.intersection([source.name for source in sources(nodes[0])])
             if stats is None or not folded or first.bias is None or second.bias is None:
                 continue
             moved = moved_bias(first, second, stats.std, stats.mean, one.scale_factor, one.relu_activation_between_layers)
-            for name, params in zip(nodes, moved or (), strict=False):
-                edit.set_params(edit.nodes[name], params)
-        return new_session(edit.freeze())
+            for node, params in zip(nodes, moved or (), strict=False):
+                weights[node.params["bias"]] = params["bias"]
+        return new_session(after)
 
 
 def equalize_model(sess: Any, start_op_names: Names, output_op_names: Names) -> Any:

@@ -62,13 +62,15 @@ def read(session: Any, input_op_names: Names, output_op_names: Names, pipeline: 
 
 
 def read_around(session: Any, operations: Iterable[Any]) -> Graph:
-    """The graph of a session as far as some operations of these names need it, raised; all that else reads their values is in it.
+    """The graph of a session as far as some operations of these names need it, and others that multiply with the same variables, raised;
+    all that else reads their values is in it.
 
     Raises `ValueError` where it has no such operations.
     """
     from tfpasses.frontends.graph_def import from_session
 
-    lasts = [last_of(operation_of(one, session)) for one in operations]
+    given = [operation_of(one, session) for one in operations]
+    lasts = [last_of(one) for one in dict.fromkeys([*given, *sharing(given)])]
     before = above(lasts)
     ends = dict.fromkeys(one.name for one in lasts if one.name not in before)
     return run_passes(from_session(session, None, list(ends)), Pipeline.of("canonicalize"))
@@ -136,10 +138,29 @@ def bias_of(addition: Any) -> Any:
     return next((one for one in reversed(addition.inputs) if one.shape.rank == 1 and stored(one).type in STORED), None)
 
 
+def sharing(operations: Iterable[Any]) -> Iterator[Any]:
+    """The operations that multiply with variables that some operations multiply with."""
+    read = [stored(value) for one in operations if one.type in LINEAR_TYPES for value in one.inputs]
+    stack = [one for one in dict.fromkeys(read) if one.type in STORED]
+    seen = {one.name for one in stack}
+    while stack:
+        for value in stack.pop().outputs:
+            for user in value.consumers():
+                if user.type in GIVES_ON and user.name not in seen:
+                    seen.add(user.name)
+                    stack.append(user)
+                elif user.type in LINEAR_TYPES:
+                    yield user
+
+
+GIVES_ON = ("ReadVariableOp", "Identity")
+"""What gives the value of a variable on."""
+
+
 def stored(value: Any) -> Any:
     """The variable or constant that a value is read from; of another value, what gives it."""
     operation = value.op
-    while operation.type in ("ReadVariableOp", "Identity"):
+    while operation.type in GIVES_ON:
         operation = operation.inputs[0].op
     return operation
 

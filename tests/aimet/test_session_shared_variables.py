@@ -9,7 +9,9 @@ import pytest
 import tensorflow as tf
 
 import v1_graphs
-from tfpasses.passes.aimet.cross_layer_equalization import CrossLayerScaling
+from tfpasses.passes.aimet.batch_norm_fold import fold_all_batch_norms
+from tfpasses.passes.aimet.cross_layer_equalization import CrossLayerScaling, HighBiasFold, equalize_model
+from tfpasses.passes.aimet.utils.op.conv import BiasUtils
 
 v1 = tf.compat.v1
 X = np.random.default_rng(1).normal(size=(2, 12, 12, 3)).astype("float32")
@@ -91,3 +93,42 @@ def test_the_bias_of_the_last_layer_may_be_used_elsewhere():
     before = session.run("y:0", {"x:0": X[0, 0, :5, :1].T})
     CrossLayerScaling.scale_cls_set(session, [graph.get_operation_by_name(name) for name in ("first", "second")])
     assert_near(session.run("y:0", {"x:0": X[0, 0, :5, :1].T}), before)
+
+
+def siamese(use_resource):
+    """A network of two convolutions and a batch norm that is applied to two inputs, and the difference of what it gives."""
+    generator = np.random.default_rng(3)
+    with tf.Graph().as_default() as graph, v1.variable_scope("", use_resource=use_resource):
+        values = {name: generator.normal(size=shape) for name, shape in {"k": (3, 3, 3, 4), "m": (3, 3, 4, 2), "b": 4, "c": 2}.items()}
+        values |= {"gamma": [1, 1, 2, 0.1], "beta": [5, 6, 2, 1], "mean": [0, 1, 0, 0.3], "variance": [1, 2, 1, 1]}
+        k, m, b, c, *norm = [v1.get_variable(name, initializer=np.float32(value)) for name, value in values.items()]
+        found = []
+        for name in ("x", "z"):
+            y = tf.nn.bias_add(tf.nn.conv2d(v1.placeholder("float32", (None, 12, 12, 3), name), k, 1, "SAME", name="first"), b)
+            y, *_ = v1.nn.fused_batch_norm(y, *norm, is_training=False)
+            found.append(tf.nn.bias_add(tf.nn.conv2d(tf.nn.relu(y), m, 1, "VALID", name="second"), c))
+        tf.subtract(*found, name="y")
+        session = v1.Session(graph=graph)
+        session.run(v1.global_variables_initializer())
+    return session
+
+
+@pytest.mark.parametrize("use_resource", v1_graphs.KINDS.values(), ids=list(v1_graphs.KINDS))
+def test_layers_that_are_applied_to_two_inputs_are_equalized_for_both(use_resource):
+    def value(session):
+        return session.run("y:0", {"x:0": X, "z:0": 2 * X[::-1]})
+
+    session = siamese(use_resource)
+    before = value(session)
+    folded, pairs = fold_all_batch_norms(session, ["x", "z"], "y")
+    scaled, infos = CrossLayerScaling.scale_model(folded, ["x", "z"], "y")
+    assert_near(value(scaled), before)
+    ((pair,),) = [info.cls_pair_info_list for info in infos]
+    in_place = [folded.graph.get_operation_by_name(layer.name) for layer in (pair.layer1, pair.layer2)]
+    np.testing.assert_allclose(CrossLayerScaling.scale_cls_set(folded, in_place), pair.scale_factor, rtol=1e-12)
+    assert_near(value(folded), before)
+    moved = HighBiasFold.bias_fold(scaled, pairs, infos)
+    shift = np.maximum(0, [5 - 3 * 1, 6 - 3 * 1, 2 - 3 * 2, 1 - 3 * 0.1]) / pair.scale_factor
+    bias = {one: BiasUtils.get_bias_as_numpy_data(one, one.graph.get_operation_by_name(pair.layer1.name)) for one in (scaled, moved)}
+    np.testing.assert_allclose(bias[moved], bias[scaled] - shift, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(value(equalize_model(session, ["x", "z"], "y")), value(moved))
