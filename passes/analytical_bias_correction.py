@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable
 
 import attrs
-import numpy as np
 
 from tfpasses.graph import ChannelStats, Edit
-from tfpasses.manager import Context, Contract, Effect, Pass, PassError, Remark, register
-from tfpasses.passes.correction.analytical import Shift, shifts
-from tfpasses.passes.correction.biases import biased, chosen, corrected
+from tfpasses.manager import Context, Contract, Effect, Remark, register
+from tfpasses.passes.correction.analytical import shifts
+from tfpasses.passes.correction.biases import biased, chosen
 from tfpasses.passes.correction.inputs import input_layouts, read_means
-from tfpasses.passes.quantization.quantizer import Quantizer
+from tfpasses.passes.correction.shifts import take
+from tfpasses.passes.quantization.options import Quantizing
 
 __all__ = ["AnalyticalBiasCorrection"]
 
 
 @register
 @attrs.frozen
-class AnalyticalBiasCorrection(Pass):
+class AnalyticalBiasCorrection(Quantizing):
     """Take from each bias what quantized kernels will add to the layer's output on average: b' = b - (sum over the taps of Wq - W)·E[x].
 
     Wq is W as `quantize-weights` with the same options makes it; E[x] are the means of what the layer reads, from the statistics that
@@ -48,75 +47,19 @@ class AnalyticalBiasCorrection(Pass):
         after=("fold-batch-norms", "fold-constant-channels", "relu6-to-relu", "cross-layer-scaling", "high-bias-fold"),
     )
 
-    bits: int = 8
-    scheme: Literal["tf", "tf_enhanced"] = "tf"
-    symmetric: bool = False
-    per_channel: bool = False
-    rounding: Literal["nearest", "stochastic"] = "nearest"
-    seed: int = 0
-    only: str = ""
     input_mean: str = ""
 
     def __attrs_post_init__(self) -> None:
-        _ = self.quantizer  # which refuses what is no choice
-        read_means(self.input_mean)
-
-    @property
-    def quantizer(self) -> Quantizer:
-        """What the kernels will be quantized with."""
-        return Quantizer(self.bits, self.scheme, self.symmetric, self.per_channel, self.rounding, self.seed)
+        super().__attrs_post_init__()
+        read_means(self.input_mean)  # which refuses what is none
 
     def apply(self, edit: Edit, context: Context) -> Iterable[Remark]:
-        """Correct layer by layer; a remark for each that is not, and one that says how far the others change."""
+        """Correct layer by layer; a remark for each that is not, and one that says how far the others are."""
         layers = chosen(biased(edit), self.only, edit)
         found = shifts(edit, self.quantizer, input_layouts(read_means(self.input_mean), edit), layers)
-        done: list[Shift] = []
-        for shift in found:
-            name, known = shift.layer.name, shift.known
-            values = np.where(known, shift.values, 0.0)
-            bias = corrected(shift.layer, values, edit) if known.any() else None
-            idle = not values.any()
-            if bias is None or (idle and not known.all()):
-                reason = shift.reason or "its corrected bias would not be finite in its dtype"
-                if self.only:
-                    raise PassError(f"only={self.only!r}: {name} cannot be corrected: {reason}")
-                yield Remark(self.name, "missed", name, reason, remedy(reason))
-                continue
-            if idle:
-                yield Remark(
-                    self.name, "note", name, "its kernel is on the grid already" if shift.on_grid else "what it reads is 0 on average"
-                )
-                continue
-            if not known.all():
-                missing = f"{int((~known).sum())} of its {known.size} channels are not corrected: {shift.reason}"
-                yield Remark(self.name, "missed", name, missing, remedy(shift.reason))
-            if shift.borderless:
-                yield Remark(
-                    self.name, "note", name, "the size of the image that it reads is not known: what zeros do at its border is left out"
-                )
-            edit.savepoint()
-            edit.set_params([edit.nodes[node.name] for node in shift.layer.nodes], {"bias": bias})
-            edit.note(channels=int(known.sum()), largest=float(np.abs(values).max()))
-            if shift.assumes:
-                edit.note(assumes=tuple(sorted(shift.assumes)))
-            context.on_rewrite(edit.commit("correct", name))
-            done.append(shift)
-        if done:
-            yield Remark(self.name, "note", edit.source.name, summary(done, len(found)))
+        yield from take(found, self.name, self.only, edit, context, remedy)
 
 
 def remedy(reason: str) -> str:
     """What would help."""
     return "input-mean= tells it" if reason.startswith("the mean of the input") else ""
-
-
-def summary(done: Sequence[Shift], count: int) -> str:
-    """What was corrected, and how far, in a line."""
-    largest = max(done, key=lambda shift: float(np.nanmax(np.abs(shift.values))))
-    text = f"{len(done)} of {count} layers corrected, by up to {np.nanmax(np.abs(largest.values)):.3g} ({largest.layer.name})"
-    assumed = [shift for shift in done if shift.assumes]
-    sums = sorted({name for shift in assumed for name in shift.assumes})
-    if not assumed:
-        return text
-    said = ", ".join(sums[:3]) + " .." * (len(sums) > 3)
-    return f"{text}; {len(assumed)} of them take for independent what {said} adds, and the sum for normal"

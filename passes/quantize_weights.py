@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 import attrs
 import numpy as np
 
 from tfpasses.graph import Array, Edit, Node, has_trait
-from tfpasses.manager import Context, Contract, Effect, Pass, PassError, Remark, register
+from tfpasses.manager import Context, Contract, Effect, PassError, Remark, register
 from tfpasses.passes.named_pairs import layer_of
 from tfpasses.passes.quantization.kernels import Kernel, kernels
-from tfpasses.passes.quantization.quantizer import Quantizer
+from tfpasses.passes.quantization.options import Quantizing
 
 __all__ = ["QuantizeWeights"]
 
 
 @register
 @attrs.frozen
-class QuantizeWeights(Pass):
+class QuantizeWeights(Quantizing):
     """Replace the kernels of linear layers by what integers of a few bits can say of them: W' = delta·round(W/delta), within a range.
 
     The model stays one of floating-point numbers, so that it can be run to see what quantization costs. Both kernels of a separable
@@ -44,24 +43,10 @@ class QuantizeWeights(Pass):
             "cross-layer-scaling",
             "high-bias-fold",
             "analytical-bias-correction",
+            "empirical-bias-correction",
+            "bias-correction",
         ),
     )
-
-    bits: int = 8
-    scheme: Literal["tf", "tf_enhanced"] = "tf"
-    symmetric: bool = False
-    per_channel: bool = False
-    rounding: Literal["nearest", "stochastic"] = "nearest"
-    seed: int = 0
-    only: str = ""
-
-    def __attrs_post_init__(self) -> None:
-        _ = self.quantizer  # which refuses what is no choice
-
-    @property
-    def quantizer(self) -> Quantizer:
-        """What it quantizes with, which graphs are no part of."""
-        return Quantizer(self.bits, self.scheme, self.symmetric, self.per_channel, self.rounding, self.seed)
 
     def apply(self, edit: Edit, context: Context) -> Iterable[Remark]:
         """Quantize kernel by kernel; a remark for each that stays as it is, with the reason why."""

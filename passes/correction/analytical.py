@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import attrs
 import numpy as np
 
 from tfpasses.graph import Array, Edit, Graph, LinearView, Node
@@ -12,33 +11,12 @@ from tfpasses.passes.correction.biases import Biased, biased
 from tfpasses.passes.correction.expectations import Expectations
 from tfpasses.passes.correction.moments import Moments
 from tfpasses.passes.correction.responses import change
+from tfpasses.passes.correction.shifts import Shift
 from tfpasses.passes.correction.taps import border_unknown, tap_means
 from tfpasses.passes.quantization.kernels import Kernel, kernels
 from tfpasses.passes.quantization.quantizer import Quantizer
 
-__all__ = ["Shift", "shifts"]
-
-
-@attrs.frozen(eq=False)
-class Shift:
-    """What quantized kernels add to a layer's output: to be taken from its bias."""
-
-    layer: Biased
-    values: Array
-    """One number an output channel, float64, the mean over the layer's uses; NaN where it is not known for one of them."""
-    reason: str
-    """Why the layer is not corrected, or not all of its channels; empty where it is."""
-    assumes: frozenset[str] = frozenset()
-    """The additions that are taken for normal, with independent addends: see `Moments`."""
-    borderless: bool = False
-    """Whether zeros around an image of unknown size are left out of account."""
-    on_grid: bool = False
-    """Whether quantization changes nothing of its kernels."""
-
-    @property
-    def known(self) -> Array:
-        """Of which channels it is known."""
-        return ~np.isnan(self.values)
+__all__ = ["shifts"]
 
 
 def shifts(

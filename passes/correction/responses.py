@@ -9,7 +9,7 @@ import numpy as np
 
 from tfpasses.graph import Array, KernelView, LinearView
 
-__all__ = ["change", "reads", "response"]
+__all__ = ["change", "reads", "response", "whole"]
 
 ROWS = 1 << 12
 """So many rows of a kernel are taken to float64 at a time."""
@@ -71,3 +71,10 @@ def difference(kernel: KernelView, new: Mapping[str, Array]) -> KernelView:
     old = kernel.kernel
     wide = np.promote_types(old.dtype, np.float32)
     return attrs.evolve(kernel, kernel=np.subtract(new.get(kernel.slot, old), old, dtype=wide))
+
+
+def whole(view: LinearView, new: Mapping[str, Array], means: Array) -> Array:
+    """What a linear node gives on average, less its bias, with other kernels (by slot). `means` as for `response`."""
+    for kernel in view.kernels:
+        means = response(attrs.evolve(kernel, kernel=new.get(kernel.slot, kernel.kernel)), means)[None]
+    return np.asarray(means[0])

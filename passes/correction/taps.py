@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tfpasses.graph import Array, Edit, Graph, LinearView, Node, Ref, channel_axis
@@ -11,11 +13,12 @@ from tfpasses.passes.equalization.layouts import Dims
 __all__ = ["border_unknown", "spatial", "tap_means", "windows"]
 
 
-def tap_means(node: Node, layout: Array, graph: Graph | Edit) -> Array:
+def tap_means(node: Node, layout: Array, graph: Graph | Edit, sizes: Sequence[int | None] | None = None) -> Array:
     """The mean of what each tap of a linear node's (first) kernel reads, over the places of its output: [taps, input channels].
 
     `layout` are the means of its input. Each tap counts by the share of the output's places where it sees the input: of a 3x3 kernel with
-    `same` padding on 7x7, 7.37 of 9 taps. Where the size of the image is not known it is taken for large (see `border_unknown`).
+    `same` padding on 7x7, 7.37 of 9 taps. `sizes` are those of the image (of a transposed convolution, the one that it gives), where the
+    graph does not know them; where nobody does, it is taken for large (see `border_unknown`).
     """
     view = LinearView.of(node, graph)
     axis = channel_axis(node, layout.ndim + 1)
@@ -23,7 +26,7 @@ def tap_means(node: Node, layout: Array, graph: Graph | Edit) -> Array:
     moved = np.broadcast_to(moved, (*moved.shape[:-1], view.in_channels))
     if node.op == "Dense":
         return np.asarray(moved.reshape(-1, view.in_channels).mean(axis=0, keepdims=True))
-    for place, size in enumerate(wider(node, graph)):
+    for place, size in enumerate(wider(node, graph) if sizes is None else sizes):
         taps, stride, dilation = view.in_kernel.shape[place], node.config["strides"][place], node.config["dilation"][place]
         if node.op == "ConvTranspose":
             seen = given(size, taps, stride, dilation, node.config["padding"])
