@@ -27,7 +27,7 @@ def limits_of(node: Node, graph: Graph | Edit) -> Array | None:
     if len(consts) != 1 or len(others) != 1 or not is_number(graph.nodes[consts[0].node]):
         return None
     shape = graph.spec(others[0]).shape
-    if shape is None or shape != graph.spec(Ref(node.name)).shape:
+    if shape is None or graph.spec(others[0]) != graph.spec(Ref(node.name)):
         return None
     limits = constant_value(graph.nodes[consts[0].node], graph)
     if not is_activation(others[0], graph) and not (meets_activations(node, graph) and (limits > 0).all()):

@@ -57,6 +57,7 @@ OTHERS = {
     "minimum before a threshold": lambda x: L.ReLU(threshold=1.0)(ops.minimum(x, 6.0)),
     "minimum before another maximum": lambda x: ops.maximum(ops.minimum(x, 6.0), -1.0),
     "maximum with another number": lambda x: ops.minimum(ops.maximum(x, 1.0), 6.0),
+    "minimum that computes in another precision": lambda x: ops.minimum(ops.relu(x), np.full(5, 6.0)),
     "minimum of two values": lambda x: ops.minimum(ops.relu(x), x),
     "hard sigmoid": L.Activation("hard_sigmoid"),
     "relu": ops.relu,

@@ -149,6 +149,8 @@ def takes(op: str, dtype: str) -> bool:
     open_ones = [attribute for attribute in types if attribute.name in fed]
     # lists of dtypes are those of functions that are called, in their own precision
     fixed = known is not None and any(argument.type in FLOATS or argument.type_list_attr for argument in known.input_arg)
+    # and so are those of a list of tensors, which a loop goes through in its own precision
+    fixed = fixed or (known is not None and any(argument.type == LISTS for argument in known.output_arg))
     return (
         bool(open_ones)
         and not fixed
@@ -160,6 +162,7 @@ def takes(op: str, dtype: str) -> bool:
     )
 
 
+LISTS = tf.variant.as_datatype_enum
 FLOATS = frozenset(tf.as_dtype(name).as_datatype_enum for name in ("float16", "bfloat16", "float32", "float64"))
 
 
