@@ -250,7 +250,7 @@ class Walk:
             totals.add(dict(zip(refs, step(batch)[1], strict=True)))
             self.frontier.append({ref: self.live.hold(array) for ref, array in batch.items() if ref in read})
             self.progress(measuring.count)
-        nodes = [node for level in self.levels for node in level.nodes.values()]
+        nodes = [graph.nodes[name] for level in self.levels for name in level.nodes]
         return read_means(totals, nodes, graph, measuring.context.workers)
 
     def advance(self, frontier: Frontier, place: int) -> dict[str, Array]:
