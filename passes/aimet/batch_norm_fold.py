@@ -7,7 +7,8 @@ from typing import Any
 
 from tfpasses.graph import Graph, Node, has_trait
 from tfpasses.manager import Journal, Pipeline, run_passes
-from tfpasses.passes.aimet.sessions import Names, linear_node, linear_operation, new_session, norm_node, norm_operation, read, remember
+from tfpasses.passes.aimet.sessions import Names, linear_node, linear_operation, new_session, norm_node, norm_operation, read
+from tfpasses.passes.aimet.statistics import remember
 from tfpasses.passes.fold_batch_norms import FoldBatchNorms
 
 __all__ = ["fold_all_batch_norms", "fold_given_batch_norms"]

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
+import numpy as np
 
-from tfpasses.graph import Array, Graph, LinearView, Ref
+from tfpasses.graph import Array, Graph, LinearView, Node, Ref
 from tfpasses.passes.aimet.batch_norm_fold import Pair, fold_all_batch_norms
 from tfpasses.passes.aimet.cls_sets import (
     ClsSetInfo,
@@ -33,8 +34,8 @@ from tfpasses.passes.aimet.sessions import (
     read_around,
     read_elsewhere,
     sources,
-    statistics,
 )
+from tfpasses.passes.aimet.statistics import folded_statistics, remember_moved, remember_scaled
 from tfpasses.passes.aimet.utils.graph_saver import save_and_load_graph
 
 __all__ = ["ClsSetInfo", "CrossLayerScaling", "GraphSearchUtils", "HighBiasFold", "equalize_model"]
@@ -75,6 +76,7 @@ class CrossLayerScaling:
         found = find_cls_sets(graph)
         after, scales = scaled(graph, [one.nodes for one in found])
         new = new_session(after)
+        remember_scales(new, graph, [one.nodes for one in found], scales)
         cls_sets = [tuple(linear_operation(graph.nodes[name], new.graph) for name in one.nodes) for one in found]
         flags = [one.rectified if len(one.nodes) > 2 else one.rectified[0] for one in found]
         return new, create_cls_set_info_list(cls_sets, scales, flags)
@@ -133,6 +135,18 @@ def scaled(graph: Graph, sets: Iterable[Sequence[str]]) -> tuple[Graph, list[Sca
     return after, factors
 
 
+def calls(node: Node, graph: Graph) -> list[str]:
+    """The nodes that multiply with the kernel of one."""
+    return list(graph.weight_users[node.params[LinearView.of(node, graph).kernel_slot]])
+
+
+def remember_scales(session: Any, graph: Graph, sets: Iterable[Sequence[str]], factors: Iterable[ScaleFactor]) -> None:
+    """Let a session know by what the outputs of the layers of some sets were divided."""
+    for names, factor in zip(sets, factors, strict=True):
+        for name, scale in zip(names, factor if isinstance(factor, tuple) else (factor,), strict=False):
+            remember_scaled(session, calls(graph.nodes[name], graph), scale)
+
+
 def scale_in_place(session: Any, cls_sets: Sequence[ClsSet]) -> list[ScaleFactor]:
     """Scale sets of operations in a session, with warnings."""
     if not cls_sets:
@@ -142,6 +156,7 @@ def scale_in_place(session: Any, cls_sets: Sequence[ClsSet]) -> list[ScaleFactor
     reasons = [why_unsafe(names, graph) or other for names, other in zip(sets, read_elsewhere(sets, graph), strict=True)]
     after, factors = scaled(graph, sets)
     load(session, graph, after)
+    remember_scales(session, graph, sets, factors)
     for one, reason in zip(cls_sets, reasons, strict=True):
         if reason:
             warnings.warn(f"scaling {', '.join(operation.name for operation in one)}: {reason}", stacklevel=CALLER)
@@ -185,7 +200,8 @@ class HighBiasFold:
         graph = read_around(sess, [operation for one in pairs for operation in (one.layer1, one.layer2)])
         weights = dict(graph.weights)
         after = attrs.evolve(graph, weights=weights)
-        known, named = statistics(sess), {operation.name for operation in keys}
+        shifts: list[tuple[Node, Array]] = []
+        known, named = folded_statistics(sess), {operation.name for operation in keys}
         for one in pairs:
             nodes = [linear_node(operation, graph) for operation in (one.layer1, one.layer2)]
             first, second = (LinearView.of(node, after) for node in nodes)
@@ -196,7 +212,12 @@ class HighBiasFold:
             moved = moved_bias(first, second, stats.std, stats.mean, one.scale_factor, one.relu_activation_between_layers)
             for node, params in zip(nodes, moved or (), strict=False):
                 weights[node.params["bias"]] = params["bias"]
-        return new_session(after)
+            if moved is not None:
+                shifts.append((nodes[0], np.asarray(first.bias, np.float64) - moved[0]["bias"]))
+        new = new_session(after)
+        for node, shift in shifts:
+            remember_moved(new, calls(node, graph), shift)
+        return new
 
 
 def equalize_model(sess: Any, start_op_names: Names, output_op_names: Names) -> Any:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import attrs
 import numpy as np
 
-from tfpasses.graph import OUTPUT, ChannelStats, Graph, Node, Ref, TfpassesError, View, has_trait
+from tfpasses.graph import OUTPUT, Edit, Graph, LinearView, Node, TfpassesError, View, has_trait
 from tfpasses.manager import Pipeline, run_passes
 
 __all__ = [
@@ -26,10 +25,9 @@ __all__ = [
     "read",
     "read_around",
     "read_elsewhere",
-    "remember",
     "sources",
-    "statistics",
     "stored",
+    "with_biases",
 ]
 
 INFERENCE = "canonicalize{training=false}"
@@ -61,7 +59,7 @@ def read(session: Any, input_op_names: Names, output_op_names: Names, pipeline: 
     return run_passes(from_session(session, inputs, outputs), Pipeline.of(pipeline))
 
 
-def read_around(session: Any, operations: Iterable[Any]) -> Graph:
+def read_around(session: Any, operations: Iterable[Any], pipeline: str = "canonicalize") -> Graph:
     """The graph of a session as far as some operations of these names need it, and others that multiply with the same variables, raised;
     all that else reads their values is in it.
 
@@ -73,7 +71,7 @@ def read_around(session: Any, operations: Iterable[Any]) -> Graph:
     lasts = [last_of(one) for one in dict.fromkeys([*given, *sharing(given)])]
     before = above(lasts)
     ends = dict.fromkeys(one.name for one in lasts if one.name not in before)
-    return run_passes(from_session(session, None, list(ends)), Pipeline.of("canonicalize"))
+    return run_passes(from_session(session, None, list(ends)), Pipeline.of(pipeline))
 
 
 READS = ("tf.ReadVariableOp", "tf.Identity", "Identity", "Const")
@@ -184,10 +182,23 @@ def new_session(graph: Graph) -> Any:
     return rebuilt(graph)
 
 
-def load(session: Any, before: Graph, after: Graph) -> None:
+def with_biases(graph: Graph) -> Graph:
+    """The same with a bias of zeros wherever a linear layer has none."""
+    edit = Edit(graph, made_by="initialize-bias")
+    for node in graph.nodes.values():
+        if has_trait(node, "linear"):
+            view = LinearView.of(node, edit)
+            users = [edit.nodes[name] for name in edit.weight_users[node.params[view.kernel_slot]]]
+            lacking = [user for user in users if "bias" not in user.params]  # of one kernel, used here with a bias and there without
+            if any(user.name == node.name for user in lacking):
+                edit.set_params(lacking, {"bias": np.zeros(view.out_channels, view.kernel.dtype)})
+    return edit.freeze()
+
+
+def load(session: Any, before: Graph, after: Graph, remedy: str = "scale_model gives a new session") -> None:
     """Give the variables of a session, which was read as one graph, the values that they have in another.
 
-    Raises `TfpassesError` for a value that is no variable of the session; nothing has changed then.
+    Raises `TfpassesError` for a value that is no variable of the session, with what to do instead; nothing has changed then.
     """
     from tfpasses.frontends.graph_def.containers.meta_graph import load_values
 
@@ -195,7 +206,7 @@ def load(session: Any, before: Graph, after: Graph) -> None:
     changed = [key for key, array in after.weights.items() if array is not before.weights.get(key)]
     for key in changed:
         if key not in variables:
-            raise TfpassesError(f"{key} is no variable of the session, so that it cannot change there; scale_model gives a new session")
+            raise TfpassesError(f"{key} is no variable of the session, so that it cannot change there; {remedy}")
     new = {variables[key][0]: attrs.evolve(variables[key][1], value=after.weights[key]) for key in changed}
     load_values(session, before.source.container.meta, new)
 
@@ -250,23 +261,3 @@ def operation_in(graph: Any, names: Sequence[str]) -> Any:
             if found is not None:
                 return found
     raise TfpassesError(f"{names[-1]}: no operation of the session's graph stands for it")
-
-
-# what is known of values goes with a session, in a collection of its graph
-
-COLLECTION = "tfpasses/channel_statistics"
-
-
-def remember(session: Any, graph: Graph) -> Any:
-    """Let a session know what its batch norms, which are gone, have left behind; gives the session."""
-    for ref, fact in graph.facts_of(ChannelStats):
-        if isinstance(fact, ChannelStats):
-            text = json.dumps({"node": ref.node, "mean": fact.mean.tolist(), "std": fact.std.tolist()})
-            session.graph.add_to_collection(COLLECTION, text)
-    return session
-
-
-def statistics(session: Any) -> Mapping[Ref, ChannelStats]:
-    """What a session knows of its values."""
-    told = map(json.loads, session.graph.get_collection(COLLECTION))
-    return {Ref(one["node"]): ChannelStats(np.array(one["mean"]), np.array(one["std"])) for one in told}

@@ -351,7 +351,11 @@ MUTANTS = (
         AIMET_KERAS,
     ),
     Mutant(
-        "statistics not remembered", "passes/aimet/sessions.py", "session.graph.add_to_collection(COLLECTION, text)", "pass", AIMET_SESSIONS
+        "statistics not remembered",
+        "passes/aimet/statistics.py",
+        "record(session, ref.node, mean=fact.mean, std=fact.std)",
+        "pass",
+        AIMET_SESSIONS,
     ),
     Mutant(
         "values not loaded", "passes/aimet/sessions.py", "load_values(session, before.source.container.meta, new)", "pass", AIMET_SESSIONS

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tfpasses.graph import Array, Edit, LinearView, TfpassesError, has_trait
-from tfpasses.passes.aimet.sessions import Names, bias_of, last_of, new_session, read, stored
+from tfpasses.graph import Array, TfpassesError
+from tfpasses.passes.aimet.sessions import Names, bias_of, last_of, new_session, read, stored, with_biases
 
 __all__ = ["BiasUtils"]
 
@@ -67,16 +67,7 @@ class BiasUtils:
 
         The given session is as it was. Raises `TfpassesError`, one line, where there are no operations of these names.
         """
-        graph = read(sess, input_op_names, output_op_names)
-        edit = Edit(graph, made_by="initialize-bias")
-        for node in graph.nodes.values():
-            if has_trait(node, "linear"):
-                view = LinearView.of(node, edit)
-                users = [edit.nodes[name] for name in edit.weight_users[node.params[view.kernel_slot]]]
-                lacking = [user for user in users if "bias" not in user.params]  # of one kernel, used here with a bias and there without
-                if any(user.name == node.name for user in lacking):
-                    edit.set_params(lacking, {"bias": np.zeros(view.out_channels, view.kernel.dtype)})
-        return new_session(edit.freeze())
+        return new_session(with_biases(read(sess, input_op_names, output_op_names)))
 
 
 def added_bias(op: Any) -> Any:
