@@ -8,7 +8,7 @@ import attrs
 import numpy as np
 
 from tfpasses.graph import Array, ChannelStats, Edit, Ref
-from tfpasses.manager import Context, Contract, Effect, Pass, PassError, Remark, register
+from tfpasses.manager import Context, Contract, Effect, Pass, PassError, Remark, all_batches, register
 from tfpasses.passes.equalization.arithmetic import share_above
 from tfpasses.passes.equalization.clips import clipped, is_rectified, limits_of, remove_limits
 from tfpasses.passes.named_pairs import layer_of
@@ -75,11 +75,14 @@ def measured(chosen: Mapping[str, Array], edit: Edit, context: Context) -> dict[
     refs = {name: clipped(edit.nodes[name], edit) for name in chosen}
     run = context.evaluator.compile(edit.source, [Ref(name) for name in edit.source.inputs], list(refs.values()))
     above, seen = dict.fromkeys(chosen, 0), dict.fromkeys(chosen, 0)
-    for part in context.data.batches(BATCH):
+    done = 0
+    for part in all_batches(context.data, BATCH):
         values = run({Ref(name): array for name, array in part.items()})
         for (name, limits), value in zip(chosen.items(), values, strict=True):
             above[name] += int((np.asarray(value, np.float64) > limits).sum())
             seen[name] += value.size
+        done += np.atleast_1d(next(iter(part.values()))).shape[0]
+        context.on_progress(done, context.data.count)
     return {name: above[name] / max(seen[name], 1) for name in chosen}
 
 

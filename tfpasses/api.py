@@ -10,7 +10,7 @@ import attrs
 import numpy as np
 
 from tfpasses import models
-from tfpasses.data import ArraySamples, read_data, samples_of
+from tfpasses.data import read_data, samples_of
 from tfpasses.graph import Array, Evaluator, Graph, GraphError, Ref, Rewrite, TfpassesError
 from tfpasses.known import CANONICALIZE, Facts, check_facts, has_operations, read_facts, rename_facts, write_facts
 from tfpasses.manager import (
@@ -24,15 +24,16 @@ from tfpasses.manager import (
     Pipeline,
     Remark,
     RemarkLog,
-    Samples,
     ShapeCheck,
     StructureCheck,
     Timing,
     Verdict,
     VerificationError,
+    all_batches,
     compare_outputs,
     random_inputs,
     run_passes,
+    worst_of,
 )
 
 __all__ = [
@@ -175,23 +176,45 @@ def run(
     pipeline: str | Pipeline | Pass | Iterable[Pass | str],
     *,
     verify: Verify = "shapes",
-    data: Mapping[str, Array] | None = None,
+    data: Any = None,
     facts: Facts | str | Path | None = None,
     observers: Sequence[Observer] = (),
     inputs: Sequence[str] | None = None,
     outputs: Sequence[str] | None = None,
     signature: str | None = None,
+    progress: bool = False,
 ) -> Result:
     """Run a pipeline on a model, and give a rewritten one of the same kind: a Keras model, a GraphDef, a (concrete) function, a SavedModel
     (its folder, or as loaded), a session, a graph.
 
     `verify`: `structure` and `shapes` check the graph after each pass; `numeric` also makes every pass that claims to keep the
-    function prove it against float64, on `data` (arrays by input name) or seeded random inputs. Passes may look at `data`, too.
+    function prove it against float64, on the first samples of `data` or seeded random inputs. Passes may look at `data`, too.
+    `data`: whatever `tfpasses.data.samples_of` takes: arrays, a `tf.data.Dataset`, a generator, the name of a file or folder.
     `facts`: what is known of the model's values, or the file an earlier run saved. `inputs` and `outputs` name what is meant in a
     GraphDef or a session, `signature` in a SavedModel. On operations of TensorFlow `canonicalize` runs first, named or not.
 
-    Raises `PipelineError` before anything runs, `PassError` where a pass fails, `VerificationError` where a check does.
+    `progress=True` shows a bar while it runs, if standard error is a terminal.
+
+    Raises `PipelineError` before anything runs, `DataError` for data that cannot be read or do not fit the model, `PassError` where a pass
+    fails, `VerificationError` where a check does.
     """
+    if progress:
+        from tfpasses.view import ProgressBar
+
+        passes = Pipeline.of(pipeline)
+        with ProgressBar.shown(len(passes.passes)) as bar:
+            bar.step("reading the model")
+            return run(
+                model,
+                passes,
+                verify=verify,
+                data=data,
+                facts=facts,
+                observers=[*observers, bar],
+                inputs=inputs,
+                outputs=outputs,
+                signature=signature,
+            )
     if verify not in LEVELS:
         raise TfpassesError(f"verify={verify!r} is none of {', '.join(LEVELS)}")
     passes = Pipeline.of(pipeline)
@@ -215,7 +238,7 @@ def run(
     if verify == "numeric" or (reads_data and samples is not None):
         evaluator = models.evaluator(graph)
     if verify == "numeric" and evaluator is not None:
-        numeric = NumericCheck(evaluator, None if samples is None else first_of(samples))
+        numeric = NumericCheck(evaluator, None if samples is None else samples.first(FEW))
         watching.append(numeric)
     rewritten = run_passes(graph, passes, [*watching, *observers], evaluator, samples)
     done = Result(
@@ -287,25 +310,21 @@ def amount(difference: OutputDifference) -> str:
     return f"output {difference.output} is off by {difference.maximum:.3g}, allowed {difference.allowed:.3g}"
 
 
-def first_of(samples: Samples) -> Mapping[str, Array]:
-    """The arrays of samples that are arrays; of others the first few."""
-    return samples.arrays if isinstance(samples, ArraySamples) else next(iter(samples.batches(FEW)))
-
-
 FEW = 32
+"""So many samples are looked at where not all are wanted, and called at once where all are."""
 
 
 def compare_models(
     a: Any,
     b: Any,
-    data: Mapping[str, Array] | None = None,
+    data: Any = None,
     *,
     tolerance: float | None = None,
     seed: int = 0,
     wanted: models.Selection = models.EVERYTHING,
 ) -> list[OutputDifference]:
     """Call two models, or those in two files, on the same inputs and compare their outputs one by one, in order. Inputs go by name where
-    the two models have the same names, else by order.
+    the two models have the same names, else by order. `data` as for `run`, all of them; without, seeded random inputs.
 
     What is allowed: see `tfpasses.manager.compare_outputs`. Raises `TfpassesError` where the inputs or
     the number of outputs differ, `VerificationError` where an output's shape does.
@@ -319,12 +338,17 @@ def compare_models(
             f"the models take {', '.join(map(str, specs[0]))} and {', '.join(map(str, specs[1]))}, and give "
             f"{len(first.outputs)} and {len(second.outputs)} outputs; they cannot be compared"
         )
-    inputs = random_inputs(first, seed) if data is None else first_of(samples_of(first, data))
-    values = [inputs[name] for name in first.inputs]
-    ours = models.call(a, first, values)
-    theirs = models.call(b, second, [inputs[name] for name in second.inputs] if by_name else values)
-    for name, x, y in zip(first.output_names, ours, theirs, strict=True):
-        if x.shape != y.shape:
-            raise VerificationError(f"output {name} has shape {x.shape} in the first model and {y.shape} in the second")
-    fed = {Ref(name): value for name, value in zip(first.inputs, values, strict=True)}
-    return compare_outputs(first, ours, theirs, models.evaluator(first), fed, tolerance)
+    evaluator = models.evaluator(first)
+
+    def compared(inputs: Mapping[str, Array]) -> list[OutputDifference]:
+        values = [inputs[name] for name in first.inputs]
+        ours = models.call(a, first, values)
+        theirs = models.call(b, second, [inputs[name] for name in second.inputs] if by_name else values)
+        for name, x, y in zip(first.output_names, ours, theirs, strict=True):
+            if x.shape != y.shape:
+                raise VerificationError(f"output {name} has shape {x.shape} in the first model and {y.shape} in the second")
+        fed = {Ref(name): value for name, value in zip(first.inputs, values, strict=True)}
+        return compare_outputs(first, ours, theirs, evaluator, fed, tolerance)
+
+    parts = [random_inputs(first, seed)] if data is None else all_batches(samples_of(first, data, finite=False), FEW)
+    return worst_of([compared(inputs) for inputs in parts])

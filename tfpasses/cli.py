@@ -19,6 +19,7 @@ from typing import Any
 
 import click
 
+from tfpasses.cli_data import DataOptions, check_data, taking_data
 from tfpasses.cli_paths import check_model, check_readable, check_target, check_writable
 
 __all__ = ["main"]
@@ -106,9 +107,7 @@ def main() -> None:
     show_default=True,
     help="What to check after each pass.",
 )
-@click.option(
-    "--data", type=FILE, help="Inputs for passes that look at data, and for --verify numeric (without: random ones): arrays by name (.npz)."
-)
+@taking_data("Inputs for passes that look at data, and for --verify numeric (without: random ones):")
 @click.option("--facts", type=FILE, help="Also write what is known of the new model's values (.npz).")
 @click.option("--load-facts", type=FILE, help="Facts about MODEL that an earlier run wrote with --facts.")
 @click.option("-v", "--verbose", is_flag=True, help="Also print every rewrite.")
@@ -118,7 +117,7 @@ def run(
     pipeline: str,
     output: Path,
     verify: str,
-    data: Path | None,
+    data: DataOptions | None,
     facts: Path | None,
     load_facts: Path | None,
     verbose: bool,
@@ -135,7 +134,8 @@ def run(
 
     passes = pipeline_of(pipeline)
     check_model(model)
-    check_readable(data, load_facts)
+    check_readable(load_facts)
+    check_data(data)
     check_target(output)
     check_writable(facts)
     if data is not None and verify != "numeric" and not any(item.contract.reads_data for item in passes.passes):
@@ -148,7 +148,7 @@ def run(
             model,
             passes,
             verify=verify,  # type: ignore[arg-type]  # a Choice
-            data=api.read_data(data) if data else None,
+            data=data.read() if data else None,
             facts=load_facts,
             observers=[bar],
             inputs=inputs,
@@ -259,7 +259,7 @@ def diff_models(
 @main.command()
 @click.argument("a", type=FILE)
 @click.argument("b", type=FILE)
-@click.option("--data", type=FILE, help="An .npz with an array by input name of A. Without: seeded random inputs.")
+@taking_data("Inputs of A, all of which are compared (without: seeded random ones):")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the random inputs.")
 @click.option(
     "--tolerance",
@@ -271,7 +271,7 @@ def diff_models(
 def verify(
     a: Path,
     b: Path,
-    data: Path | None,
+    data: DataOptions | None,
     seed: int,
     tolerance: float | None,
     as_json: bool,
@@ -284,11 +284,10 @@ def verify(
     from tfpasses.models import Selection
 
     check_model(a, b)
-    check_readable(data)
+    check_data(data)
     wanted = Selection(inputs, outputs, signature, lenient=True)
     with quiet():
-        arrays = api.read_data(data) if data else None
-        found = api.compare_models(a, b, arrays, tolerance=tolerance, seed=seed, wanted=wanted)
+        found = api.compare_models(a, b, data.read() if data else None, tolerance=tolerance, seed=seed, wanted=wanted)
     if as_json:
         click.echo(json_text(view.verify_json(found)))
     else:

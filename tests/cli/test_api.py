@@ -202,7 +202,7 @@ BAD_RUNS = {
     "a class for a pass": (dict(pipeline=tfpasses.Pass), PipelineError, "call it: Pass()"),
     "facts that are none": (dict(facts={"d": 1}), FactsError, "facts hold 'd': 1"),
     "facts by no name": (dict(facts=3), FactsError, "facts are of type int"),
-    "data by no name": (dict(verify="numeric", data=np.ones((1, 8, 8, 3))), DataError, "data is of type ndarray"),
+    "data that are none": (dict(verify="numeric", data=3), DataError, "data is of type int"),
     "data under a number": (dict(verify="numeric", data={1: np.ones((1, 8, 8, 3))}), DataError, "data is given for 1"),
     "ragged data": (dict(verify="numeric", data={"image": [[1.0], [1.0, 2.0]]}), DataError, "data for input image is no array"),
     "data that nobody reads": (dict(data={"image": np.ones((1, 8, 8, 3))}), DataError, 'data is only used with verify="numeric"'),

@@ -1,7 +1,10 @@
 """Data for passes that look at such: what users have, as samples of a model's inputs. TensorFlow is imported by what needs it."""
 
 from tfpasses.data.arrays import ArraySamples
+from tfpasses.data.images import Images
 from tfpasses.data.readers import read_data
+from tfpasses.data.records import Records
 from tfpasses.data.sources import samples_of
+from tfpasses.data.streams import StreamSamples
 
-__all__ = ["ArraySamples", "read_data", "samples_of"]
+__all__ = ["ArraySamples", "Images", "Records", "StreamSamples", "read_data", "samples_of"]

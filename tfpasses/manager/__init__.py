@@ -1,6 +1,6 @@
 """Passes and what runs them: contracts, registry, pipeline text, planning, observers, numeric verification. No TensorFlow."""
 
-from tfpasses.manager.compare import OutputDifference, compare_outputs
+from tfpasses.manager.compare import OutputDifference, compare_outputs, worst_of
 from tfpasses.manager.contract import Contract, Effect, Property
 from tfpasses.manager.errors import DataError, PassError, PipelineError, RegistryError, VerificationError, WorkerError
 from tfpasses.manager.manager import run_passes
@@ -10,7 +10,7 @@ from tfpasses.manager.observers import Journal, Observer, PassRecord, RemarkLog,
 from tfpasses.manager.passes import Context, Pass, Remark, rule
 from tfpasses.manager.pipeline import Pipeline, options_of, type_name
 from tfpasses.manager.registry import find_pass, pass_names, register, registered_passes
-from tfpasses.manager.samples import Samples
+from tfpasses.manager.samples import Samples, all_batches
 from tfpasses.manager.workers import Workers
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "VerificationError",
     "WorkerError",
     "Workers",
+    "all_batches",
     "compare_outputs",
     "find_pass",
     "named_pipelines",
@@ -51,4 +52,5 @@ __all__ = [
     "rule",
     "run_passes",
     "type_name",
+    "worst_of",
 ]

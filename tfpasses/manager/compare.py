@@ -11,7 +11,7 @@ from tfpasses.graph import Array, Evaluator, Graph, Ref
 from tfpasses.manager.numeric import factor, looks, own_errors
 from tfpasses.manager.rounding import distance, largest, wide
 
-__all__ = ["OutputDifference", "compare_outputs"]
+__all__ = ["OutputDifference", "compare_outputs", "worst_of"]
 
 
 @attrs.frozen
@@ -53,6 +53,14 @@ def compare_outputs(
         if all(difference.ok for difference in found):
             break
     return found
+
+
+def worst_of(parts: Sequence[Sequence[OutputDifference]]) -> list[OutputDifference]:
+    """Of comparisons on several inputs, for each output the one that comes nearest to what is allowed, or goes furthest beyond it."""
+    return [
+        max(found, key=lambda one: (not one.ok, one.maximum / one.allowed if one.allowed else one.maximum))
+        for found in zip(*parts, strict=True)
+    ]
 
 
 def differences(graph: Graph, ours: Sequence[Array], theirs: Sequence[Array], allowed: Sequence[float]) -> list[OutputDifference]:

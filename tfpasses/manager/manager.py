@@ -8,7 +8,7 @@ import attrs
 
 from tfpasses.graph import Edit, Evaluator, Graph, Rewrite, TfpassesError
 from tfpasses.manager.contract import Property
-from tfpasses.manager.errors import PassError
+from tfpasses.manager.errors import DataError, PassError
 from tfpasses.manager.observers import Observer, PassRecord
 from tfpasses.manager.passes import Context, Pass
 from tfpasses.manager.pipeline import Pipeline
@@ -31,7 +31,8 @@ def run_passes(
     """Run a pipeline. The graph that goes in is never changed; the one that comes out shares what was not touched. `data` are for passes
     that look at such; they need the evaluator. `workers` are there where several processes run it together.
 
-    Raises `PipelineError` before anything runs, `PassError` (with its cause) where a pass raises, and whatever an observer raises.
+    Raises `PipelineError` before anything runs, `PassError` (with its cause) where a pass raises, `DataError` where the data
+    cannot be read or do not fit, and whatever an observer raises.
     """
     passes = plan(pipeline.passes, graph, has_data=data is not None)
     for observer in observers:
@@ -75,7 +76,7 @@ def run_pass(
         remarks = tuple(item.apply(edit, attrs.evolve(context, on_rewrite=on_rewrite, on_progress=on_progress)))
         after = edit.freeze()
     except Exception as error:
-        if error in raised:  # the observer's own, no fault of the pass
+        if error in raised or isinstance(error, DataError):  # the observer's own, or the user's data: no fault of the pass
             raise
         if isinstance(error, RewriteError):
             raise PassError(f"pass {error}") from error
