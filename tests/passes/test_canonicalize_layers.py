@@ -11,7 +11,7 @@ import tfpasses
 from fold_cases import CASES, batch, bite, chain, expected_weights
 from graph_defs import canonical, compute, frozen, ops_of, passed
 from tfpasses.frontends.graph_def import from_graph_def, to_graph_def
-from tfpasses.graph import check_shapes, check_structure, has_trait
+from tfpasses.graph import Edit, check_shapes, check_structure, has_trait
 
 FOLD = "canonicalize,fold-batch-norms"
 OUT = ["Identity"]
@@ -154,3 +154,31 @@ def test_a_batch_norm_over_an_axis_of_size_one(axis, shape):
     definition = frozen(chain(L.BatchNormalization(axis=axis), shape=shape))
     (norm,) = [node for node in canonical(definition).nodes.values() if node.op == "BatchNorm"]
     assert norm.config["axis"] == axis
+
+
+OTHERWISE = ("group", "separable1d", "channels first")
+"""What is written as other operations: convolutions of each group, of a depthwise and a pointwise kernel, between transpositions."""
+ANEW = {
+    **{name: lambda x, make=case.make: make(True)(x) for name, case in CASES.items() if not any(one in name for one in OTHERWISE)},
+    "leaky relu": L.LeakyReLU(0.1),
+    "PRelu": L.PReLU("random_normal"),
+    "relu6": L.ReLU(6.0),
+    "batch norm": L.BatchNormalization(),
+}
+
+
+@pytest.mark.parametrize("name", ANEW)
+def test_what_is_written_anew_is_raised_to_what_it_was(name):
+    x = keras.Input(CASES[name].shape if name in CASES else (5, 6, 4), name="x")
+    model = bite(keras.Model(x, ANEW[name](x)))
+    graph = canonical(frozen(model))
+    edit = Edit(graph)
+    for node in graph.nodes.values():
+        if not node.op.startswith("tf.") and node.op not in ("Input", "Const"):
+            edit.change(node, owner=None, call=None)
+    definition = to_graph_def(edit.freeze())
+    again = canonical(definition)
+    assert ops_of(again) == ops_of(graph)
+    data = batch(model)
+    (old,), (new,) = (compute(one, {"in_0": data}, OUT) for one in (frozen(model), definition))
+    np.testing.assert_allclose(new, old, rtol=1e-5, atol=1e-5)

@@ -59,6 +59,9 @@ def _conv(node: Node, inputs: Sequence[Tensor], params: Mapping[str, Tensor]) ->
     x, kernel, config = inputs[0], params["kernel"], node.config
     if config["padding"] == "causal":
         x = _pad_causally(x, kernel, config["dilation"][0])
+    if config["groups"] == 1:
+        value = tf.nn.convolution(x, kernel, config["strides"], _padding(node), dilations=config["dilation"])
+        return _add_bias(value, params)
     parts = zip(tf.split(x, config["groups"], -1), tf.split(kernel, config["groups"], -1), strict=True)
     sums = [tf.nn.convolution(part, k, config["strides"], _padding(node), dilations=config["dilation"]) for part, k in parts]
     return _add_bias(tf.concat(sums, -1), params)
@@ -71,8 +74,8 @@ def _depthwise(node: Node, x: Tensor, kernel: Tensor) -> Tensor:
         return tf.nn.depthwise_conv2d(x, kernel, [1, *strides, 1], _padding(node), dilations=dilation)
     if config["padding"] == "causal":
         x = _pad_causally(x, kernel, dilation[0])
-    flat = tf.nn.depthwise_conv2d(x[:, None], kernel[None], [1, *strides, *strides, 1], _padding(node), dilations=dilation * 2)
-    return flat[:, 0]
+    image, taps = tf.expand_dims(x, 1), tf.expand_dims(kernel, 0)
+    return tf.squeeze(tf.nn.depthwise_conv2d(image, taps, [1, *strides, *strides, 1], _padding(node), dilations=dilation * 2), [1])
 
 
 @_channels_last
@@ -130,7 +133,10 @@ def _relu(node: Node, inputs: Sequence[Tensor], params: Mapping[str, Tensor]) ->
         return tf.nn.relu(x) if limit is None else tf.nn.relu6(x)
     # by way of NumPy: TensorFlow reads a Python float as float32 before it casts it
     threshold, slope = (tf.cast(np.asarray(config[key]), x.dtype) for key in ("threshold", "negative_slope"))
-    kept = tf.nn.relu(x) if plain else tf.where(x > threshold, x, slope * (x - threshold))
+    if config["threshold"] == 0 and 0 <= config["negative_slope"] < 1:
+        kept = tf.nn.relu(x) if plain else tf.maximum(slope * x, x)
+    else:
+        kept = tf.where(x > threshold, x, slope * (x - threshold))
     return kept if limit is None else tf.minimum(kept, tf.cast(np.asarray(limit), x.dtype))
 
 
@@ -248,7 +254,7 @@ LOWERING: Mapping[str, Rule] = {
     "Dense": _dense,
     "BatchNorm": _batch_norm,
     "Relu": _relu,
-    "PRelu": lambda node, inputs, params: tf.where(inputs[0] > 0, inputs[0], params["alpha"] * inputs[0]),
+    "PRelu": lambda node, inputs, params: tf.nn.relu(inputs[0]) - params["alpha"] * tf.nn.relu(-inputs[0]),
     "Sigmoid": _of_each(tf.sigmoid),
     "HardSigmoid": _of_each(_hard_sigmoid),
     "Tanh": _of_each(tf.tanh),
