@@ -35,7 +35,7 @@ from tfpasses.passes.aimet.sessions import (
     read_elsewhere,
     sources,
 )
-from tfpasses.passes.aimet.statistics import folded_statistics, remember_moved, remember_scaled
+from tfpasses.passes.aimet.statistics import folded_operations, folded_statistics, remember_moved, remember_scaled
 from tfpasses.passes.aimet.utils.graph_saver import save_and_load_graph
 
 __all__ = ["ClsSetInfo", "CrossLayerScaling", "GraphSearchUtils", "HighBiasFold", "equalize_model"]
@@ -201,12 +201,12 @@ class HighBiasFold:
         weights = dict(graph.weights)
         after = attrs.evolve(graph, weights=weights)
         shifts: list[tuple[Node, Array]] = []
-        known, named = folded_statistics(sess), {operation.name for operation in keys}
+        known, before, named = folded_statistics(sess), folded_operations(sess), {operation.name for operation in keys}
         for one in pairs:
             nodes = [linear_node(operation, graph) for operation in (one.layer1, one.layer2)]
             first, second = (LinearView.of(node, after) for node in nodes)
             stats = known.get(Ref(nodes[0].name))
-            folded = named.intersection([source.name for source in sources(nodes[0])])
+            folded = named & before.get(nodes[0].name, frozenset()).union([source.name for source in sources(nodes[0])])
             if stats is None or not folded or first.bias is None or second.bias is None:
                 continue
             moved = moved_bias(first, second, stats.std, stats.mean, one.scale_factor, one.relu_activation_between_layers)

@@ -6,24 +6,27 @@ The collection is a record of what was done, in order: a batch norm was folded i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 import numpy as np
 
 from tfpasses.graph import Array, ChannelStats, Graph, Ref
+from tfpasses.passes.aimet.sessions import sources
 
-__all__ = ["folded_statistics", "remember", "remember_moved", "remember_scaled", "statistics", "with_statistics"]
+__all__ = ["folded_operations", "folded_statistics", "remember", "remember_moved", "remember_scaled", "statistics", "with_statistics"]
 
 COLLECTION = "tfpasses/channel_statistics"
+OPERATIONS = "operations"
 
 
 def remember(session: Any, graph: Graph) -> Any:
     """Let a session know what its batch norms, which are gone, have left behind; gives the session."""
     for ref, fact in graph.facts_of(ChannelStats):
         if isinstance(fact, ChannelStats):
-            record(session, ref.node, mean=fact.mean, std=fact.std)
+            names = [one.name for one in sources(graph.nodes[ref.node])]
+            record(session, ref.node, names, mean=fact.mean, std=fact.std)
     return session
 
 
@@ -39,16 +42,23 @@ def remember_moved(session: Any, names: Iterable[str], shift: Array) -> None:
         record(session, name, shift=shift)
 
 
-def record(session: Any, name: str, **arrays: Array) -> None:
+def record(session: Any, name: str, operations: Sequence[str] = (), **arrays: Array) -> None:
     """One line more; a graph that is finalized takes it, too, since no operation is added."""
-    text = json.dumps({"node": name, **{key: np.asarray(array, np.float64).tolist() for key, array in arrays.items()}})
+    told = {key: np.asarray(array, np.float64).tolist() for key, array in arrays.items()}
+    text = json.dumps({"node": name, **({OPERATIONS: list(operations)} if operations else {}), **told})
     session.graph.get_collection_ref(COLLECTION).append(text)
 
 
 def recorded(session: Any) -> Iterator[tuple[Ref, dict[str, Array]]]:
     """The record."""
     for one in map(json.loads, session.graph.get_collection(COLLECTION)):
-        yield Ref(one.pop("node")), {key: np.array(numbers) for key, numbers in one.items()}
+        yield Ref(one.pop("node")), {key: np.array(numbers) for key, numbers in one.items() if key != OPERATIONS}
+
+
+def folded_operations(session: Any) -> Mapping[str, frozenset[str]]:
+    """The operations that nodes stood for when batch norms were folded into them: those of a new session may have other names."""
+    told = map(json.loads, session.graph.get_collection(COLLECTION))
+    return {one["node"]: frozenset(one[OPERATIONS]) for one in told if OPERATIONS in one}
 
 
 def folded_statistics(session: Any) -> Mapping[Ref, ChannelStats]:

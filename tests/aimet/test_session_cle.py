@@ -342,6 +342,31 @@ def test_biases_that_are_added_by_sums_move_too():
     np.testing.assert_allclose(now[1], old[1] + shift @ kernel.sum((0, 1)), rtol=1e-5, atol=1e-5)
 
 
+OTHER_SHAPES = {"a": (27, 4), "b": (1, 1, 1, 4)}
+
+
+@pytest.mark.parametrize("which", OTHER_SHAPES)
+def test_layers_whose_variables_have_another_shape_are_found_again_in_the_new_session(which):
+    rng = np.random.default_rng(4)
+    with tf.Graph().as_default() as graph:
+        shapes = {"a": (3, 3, 3, 4), "b": (4,), "c": (3, 3, 4, 2), "d": (2,), which: OTHER_SHAPES[which]}
+        values = {name: tf.constant(rng.normal(size=shape).astype("float32")) for name, shape in shapes.items()}
+        a, b, c, d = (v1.get_variable(name, initializer=value, use_resource=True) for name, value in values.items())
+        y = tf.nn.conv2d(v1.placeholder("float32", (None, 12, 12, 3), "x"), tf.reshape(a, (3, 3, 3, 4)), 1, "SAME", name="first") + b
+        one, zero, five = (np.full(4, number, "float32") for number in (1, 0, 5))
+        y, *_ = v1.nn.fused_batch_norm(y, one, five, zero, one, is_training=False)
+        tf.nn.bias_add(tf.nn.conv2d(tf.nn.relu(y), c, 1, "SAME", name="second"), d, name="y")
+        session = v1.Session(graph=graph)
+        session.run(v1.global_variables_initializer())
+    folded_, pairs = fold_all_batch_norms(session, "x", "y")
+    scaled, infos = CrossLayerScaling.scale_model(folded_, "x", "y")
+    assert_near(scaled.run("y:0", {"x:0": X}), session.run("y:0", {"x:0": X}))
+    new = HighBiasFold.bias_fold(scaled, pairs, infos)
+    ((pair,),) = [info.cls_pair_info_list for info in infos]
+    old, now = (BiasUtils.get_bias_as_numpy_data(one, one.graph.get_operation_by_name(pair.layer1.name)) for one in (scaled, new))
+    np.testing.assert_allclose(now, old - 2.0 / pair.scale_factor, rtol=1e-5, atol=1e-5)  # beta - 3·gamma = 5 - 3
+
+
 def test_pairs_may_be_given_the_other_way_around_with_a_flag():
     model, session, pairs = folded(lifted=True)
     scaled, infos = CrossLayerScaling.scale_model(session, model.source, model.target)
