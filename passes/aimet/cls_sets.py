@@ -13,6 +13,7 @@ from tfpasses.graph import Array, Edit, Graph, LinearView, Node
 from tfpasses.manager import PassError
 from tfpasses.passes.equalization.arithmetic import absorbable, balanced, in_ranges, out_ranges, scaled, scaled_in, scaled_out
 from tfpasses.passes.equalization.channels import Channels, Kernel
+from tfpasses.passes.equalization.constants import constant_value
 from tfpasses.passes.equalization.named_sets import units_of_sets
 from tfpasses.passes.equalization.scaling import Unit, units
 
@@ -191,6 +192,10 @@ def why_unsafe(names: Sequence[str], graph: Graph) -> str:
             return str(error).partition(": ")[2]
         if not meets(first, channels.kernels[unit.consumers[0]]):
             return f"{b} does not read each channel of {a} at its place"
+        for name, ref in channels.constants.items():
+            if np.isin(channels.values[ref], first.outs).any() and constant_value(edit.nodes[name], edit).any():
+                users = " and ".join(user for user, _ in edit.users[name])
+                return f"{users}: it computes with a constant, which is not scaled"
     return ""
 
 

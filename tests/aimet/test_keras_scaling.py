@@ -186,6 +186,11 @@ UNSAFE = {
     "swish": (lambda y, b: b(L.Activation("silu", name="silu")(y)), "silu: it is Silu, which no scale passes through"),
     "a sum": (lambda y, b: b(L.Add()([y, other_of(y)])), "other gives to the same channels as a"),
     "an operation": (lambda y, b: b(keras.ops.sin(y)), "which no scale passes through"),
+    "a sum with a number": (lambda y, b: b(1.0 - L.ReLU()(y)), "it computes with a constant, which is not scaled"),
+    "a limit from below": (
+        lambda y, b: b(keras.ops.maximum(np.full((1, 1, 4), 0.5, "float32"), y)),
+        "it computes with a constant, which is",
+    ),
     "another order": (lambda y, b: b(L.Concatenate()([y[..., 2:], y[..., :2]])), "no scale passes through"),
 }
 
@@ -201,6 +206,13 @@ def test_an_unsafe_set_is_scaled_all_the_same_with_a_warning_that_says_why(name)
     np.testing.assert_allclose(got, [scale], rtol=1e-12)
     for weight, wanted in ((a.kernel, kernel), (a.bias, bias), (b.kernel, other)):
         assert_close(weight, wanted)
+
+
+def test_a_constant_of_zero_needs_no_scale():
+    a, b = branch(lambda y, b: b(keras.ops.maximum(keras.ops.add(y, np.zeros(4, "float32")), 0.0)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        CrossLayerScaling.scale_cls_sets([(a, b)])
 
 
 def test_layers_that_are_far_apart_are_scaled_with_a_warning():

@@ -208,6 +208,7 @@ def with_second_reader(y):
     [
         (tf.nn.relu6, "it clips at 6, which no scale passes through"),
         (tf.nn.sigmoid, "it is Sigmoid, which no scale passes through"),
+        (lambda y: 1.0 - tf.nn.relu(y), "sub: it computes with a constant, which is not scaled"),
         (with_second_reader, "reader: it is tf.Sum, which no scale passes through"),
     ],
 )
