@@ -177,6 +177,19 @@ def test_what_predict_has_traced_is_forgotten():
         assert_near([one.predict(x, verbose=0)], outputs(original, x), exact, original, x, UNIT)
 
 
+def test_what_evaluate_and_fit_have_traced_is_forgotten():
+    model = two_norms()
+    x = batch(model)
+    y = [np.zeros_like(value) for value in outputs(model, x)]
+    model.compile("sgd", "mse")
+    before = model.evaluate(x, y, verbose=0)
+    model.make_train_function()
+    traced = model.train_function, model.test_function
+    fold_all_batch_norms(model)
+    assert model.train_function not in traced and model.test_function not in traced
+    assert model.evaluate(x, y, verbose=0) == pytest.approx(before, rel=1e-5)
+
+
 def test_a_built_optimizer_is_an_error_and_nothing_changes():
     model = two_norms()
     before = model.get_weights()

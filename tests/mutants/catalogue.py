@@ -353,7 +353,7 @@ MUTANTS = (
     Mutant(
         "statistics not remembered",
         "passes/aimet/statistics.py",
-        "record(session, ref.node, mean=fact.mean, std=fact.std)",
+        "record(session, ref.node, names, mean=fact.mean, std=fact.std)",
         "pass",
         AIMET_SESSIONS,
     ),
