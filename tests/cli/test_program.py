@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import pty
-import select
 import signal
 import subprocess
 import sys
@@ -13,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import tfpasses
+from terminals import on_a_terminal
 
 TFPASSES = Path(sys.executable).with_name("tfpasses")
 FOLD = ("-p", "fold-batch-norms")
@@ -119,24 +118,3 @@ def test_a_terminal_sees_a_progress_bar_and_a_clean_end(files, tmp_path):
     assert code == 0
     assert "reading small.keras" in seen and "0/3" in seen  # one pass, reading and writing
     assert "fold-batch-norms" in seen and "->" in seen.splitlines()[-1]
-
-
-def on_a_terminal(command):
-    """What a terminal receives from a command, and the exit code."""
-    master, slave = pty.openpty()
-    environment = os.environ | {"TERM": "xterm", "COLUMNS": "200"}
-    with subprocess.Popen(list(map(str, command)), stdin=slave, stdout=slave, stderr=slave, env=environment) as process:
-        os.close(slave)
-        received = b""
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            if select.select([master], [], [], 1)[0]:
-                try:
-                    received += os.read(master, 65536)
-                except OSError:  # the other side is closed
-                    break
-            elif process.poll() is not None:
-                break
-        process.wait(timeout=10)
-    os.close(master)
-    return received.decode(), process.returncode
