@@ -17,6 +17,7 @@ from tfpasses.passes.raising.compiled import compiled_rules
 from tfpasses.passes.raising.constants import constant_rules
 from tfpasses.passes.raising.elementwise import composed_rules, one_for_one_rules
 from tfpasses.passes.raising.half import half_rules
+from tfpasses.passes.raising.handed_on import hand_on_shapes
 from tfpasses.passes.raising.linear import linear_rules
 from tfpasses.passes.raising.shapes import reshape_rules, shape_rules
 from tfpasses.passes.raising.unread import alive, remove_training, remove_unread
@@ -52,6 +53,7 @@ class Canonicalize(Pass):
         if not any(node.op.startswith("tf.") for node in edit.nodes.values()):
             return
         RuleSet(call_rules(self.training, edit.source.functions)).rewrite(edit, context.on_rewrite)
+        hand_on_shapes(edit)
         remove_unread(edit)
         if self.training is False:
             gone = remove_training(edit, alive(edit))

@@ -116,15 +116,24 @@ STORED = ("Const", "VarHandleOp", "Variable", "VariableV2")
 
 
 def last_of(operation: Any) -> Any:
-    """The addition of a bias behind an operation, or the operation itself."""
+    """The addition of a bias behind an operation, also where what it gives is moved in between; without one, what is last of the layer."""
     if operation.type not in LINEAR_TYPES:
         return operation
     first = "data_format" in operation.node_def.attr and operation.get_attr("data_format").startswith(
         b"NC"
     )  # a sum adds along the last axis
-    users = [user for output in operation.outputs for user in output.consumers() if user.type == "BiasAdd" or not first]
-    added = [user for user in users if bias_of(user) is not None]
-    return added[0] if len(added) == 1 else operation
+    while True:
+        users = [user for output in operation.outputs for user in output.consumers()]
+        added = [user for user in users if (user.type == "BiasAdd" or not first) and bias_of(user) is not None]
+        if len(added) == 1:
+            return added[0]
+        if len(users) != 1 or users[0].type not in MOVES:
+            return operation
+        operation = users[0]
+
+
+MOVES = ("BatchToSpaceND", "Squeeze", "Reshape")
+"""What lies behind the convolution or matrix product within a layer: a dilated one, one in 1-D, a dense one of more than two axes."""
 
 
 def bias_of(addition: Any) -> Any:

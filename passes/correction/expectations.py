@@ -130,6 +130,8 @@ class Survey:
             if not is_number(source):
                 return Moments.unknown(wanted)
             whole = constant_value(source, self.graph)
+            if not wanted:
+                return Moments.constant(whole)
             whole = whole.reshape((1,) * (wanted - whole.ndim) + whole.shape)
             return Moments.constant(np.where((whole == whole[:1]).all(axis=0), whole[0], np.nan))
         found = self.values.get(ref)

@@ -76,6 +76,25 @@ def test_a_small_network_goes_in_and_comes_out():
     assert any("training's, and left out" in remark.reason for remark in result.remarks)
 
 
+@pytest.mark.parametrize("again", [1, 2])
+def test_layers_behind_dropout_are_raised(again):
+    """Dropout is a branch within a branch, of which TensorFlow knows no shape."""
+
+    def make():
+        y = x = tf_keras.Input((12, 12, 3))
+        for _ in range(again):
+            y = tf_keras.layers.Dropout(0.5)(y)
+        y = tf_keras.layers.Dropout(0.5)(tf_keras.layers.BatchNormalization()(tf_keras.layers.Conv2D(4, 3)(y)))
+        return tf_keras.Model(x, tf_keras.layers.Dense(3)(tf_keras.layers.Flatten()(y)))
+
+    session, source, target = in_session(make)
+    result = tfpasses.run(session, INFERENCE, inputs=[source], outputs=[target], verify="numeric")
+    assert folds(result) == {"backward": 1}
+    assert [node.op for node in result.graph.nodes.values() if node.op in ("Conv", "Dense")] == ["Conv", "Dense"]
+    x = np.random.default_rng(1).normal(size=(2, 12, 12, 3)).astype("float32")
+    np.testing.assert_allclose(run(result.model, source, target, x), run(session, source, target, x), rtol=1e-4, atol=1e-5)
+
+
 def test_without_the_learning_phase_nothing_folds_and_the_session_is_as_it_was():
     session, source, target = in_session(small)
     result = tfpasses.run(session, "fold-batch-norms", inputs=[source], outputs=[target])
