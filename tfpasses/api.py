@@ -10,7 +10,7 @@ import attrs
 import numpy as np
 
 from tfpasses import models
-from tfpasses.data import read_data, samples_of
+from tfpasses.data import read_data, samples_of, shared_out
 from tfpasses.graph import Array, Evaluator, Graph, GraphError, Ref, Rewrite, TfpassesError
 from tfpasses.known import CANONICALIZE, Facts, check_facts, has_operations, read_facts, rename_facts, write_facts
 from tfpasses.manager import (
@@ -35,6 +35,7 @@ from tfpasses.manager import (
     run_passes,
     worst_of,
 )
+from tfpasses.workers import StrategyWorkers
 
 __all__ = [
     "LEVELS",
@@ -182,6 +183,7 @@ def run(
     inputs: Sequence[str] | None = None,
     outputs: Sequence[str] | None = None,
     signature: str | None = None,
+    strategy: Any = None,
     progress: bool = False,
 ) -> Result:
     """Run a pipeline on a model, and give a rewritten one of the same kind: a Keras model, a GraphDef, a (concrete) function, a SavedModel
@@ -193,10 +195,13 @@ def run(
     `facts`: what is known of the model's values, or the file an earlier run saved. `inputs` and `outputs` name what is meant in a
     GraphDef or a session, `signature` in a SavedModel. On operations of TensorFlow `canonicalize` runs first, named or not.
 
+    `strategy`: a `tf.distribute.MultiWorkerMirroredStrategy`, where each of several processes runs the same pipeline on the same model:
+    each reads its part of the data, and all get the same. See docs/workers.md.
+
     `progress=True` shows a bar while it runs, if standard error is a terminal.
 
     Raises `PipelineError` before anything runs, `DataError` for data that cannot be read or do not fit the model, `PassError` where a pass
-    fails, `VerificationError` where a check does.
+    fails, also where another worker is lost, `VerificationError` where a check does.
     """
     if progress:
         from tfpasses.view import ProgressBar
@@ -214,6 +219,7 @@ def run(
                 inputs=inputs,
                 outputs=outputs,
                 signature=signature,
+                strategy=strategy,
             )
     if verify not in LEVELS:
         raise TfpassesError(f"verify={verify!r} is none of {', '.join(LEVELS)}")
@@ -234,13 +240,16 @@ def run(
     watching += [StructureCheck()] if level >= 1 else []
     watching += [ShapeCheck()] if level >= 2 else []
     evaluator, numeric = None, None
-    samples = None if data is None else samples_of(graph, data)
+    workers = None if strategy is None else StrategyWorkers.of(strategy)
+    samples: Any = None if data is None else samples_of(graph, data)
+    if workers is not None and samples is not None:
+        samples = shared_out(samples, workers.rank, workers.count)
     if verify == "numeric" or (reads_data and samples is not None):
         evaluator = models.evaluator(graph)
     if verify == "numeric" and evaluator is not None:
         numeric = NumericCheck(evaluator, None if samples is None else samples.first(FEW))
         watching.append(numeric)
-    rewritten = run_passes(graph, passes, [*watching, *observers], evaluator, samples)
+    rewritten = run_passes(graph, passes, [*watching, *observers], evaluator, samples, workers)
     done = Result(
         rewritten,
         rewritten,

@@ -110,6 +110,14 @@ def main() -> None:
 @taking_data("Inputs for passes that look at data, and for --verify numeric (without: random ones):")
 @click.option("--facts", type=FILE, help="Also write what is known of the new model's values (.npz).")
 @click.option("--load-facts", type=FILE, help="Facts about MODEL that an earlier run wrote with --facts.")
+@click.option(
+    "--strategy",
+    type=click.Choice(["multi-worker"]),
+    help="Share the data among several processes that run the same command, each with its TF_CONFIG; the first one writes.",
+)
+@click.option(
+    "--wait", type=click.FloatRange(min=0), default=600, show_default=True, help="Seconds to wait for the others to be there (--strategy)."
+)
 @click.option("-v", "--verbose", is_flag=True, help="Also print every rewrite.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 def run(
@@ -120,6 +128,8 @@ def run(
     data: DataOptions | None,
     facts: Path | None,
     load_facts: Path | None,
+    strategy: str | None,
+    wait: float,
     verbose: bool,
     as_json: bool,
     inputs: tuple[str, ...] | None,
@@ -131,6 +141,7 @@ def run(
     """
     from tfpasses import api
     from tfpasses.view import ProgressBar, print_remarks, print_rewrites, print_summary, run_json
+    from tfpasses.workers import StrategyWorkers, multi_worker_strategy
 
     passes = pipeline_of(pipeline)
     check_model(model)
@@ -142,7 +153,11 @@ def run(
         raise click.BadParameter("is only used with --verify numeric, and by passes that look at data; here is none.", param_hint="--data")
     if facts is not None and facts.resolve() in (output.resolve(), model.resolve()):
         raise click.BadParameter(f"{facts}: is also the name of a model; name another file.", param_hint="--facts")
-    with ProgressBar.shown(len(passes.passes)) as bar, quiet():
+    with ProgressBar.shown(len(passes.passes)) as bar, quiet(several=strategy is not None):
+        workers = None
+        if strategy is not None:
+            bar.step("waiting for the other workers")
+            workers = StrategyWorkers.of(multi_worker_strategy(wait, say=lambda text: click.echo(text, err=True)))
         bar.step(f"reading {model.name}")
         result = api.run(
             model,
@@ -154,6 +169,7 @@ def run(
             inputs=inputs,
             outputs=outputs,
             signature=signature,
+            strategy=workers.strategy if workers else None,
         )
         if as_json:
             report = json_text(run_json(str(passes), result.journal, result.timings, result.remarks, result.verdicts))
@@ -164,10 +180,14 @@ def run(
                 lambda console: print_remarks(console, result.remarks),
             )
             report += f"{model} -> {output}" + (f", facts in {facts}" if facts else "")
-        bar.step(f"writing {output.name}")
-        result = result.detached()
-        gc.collect()  # Keras takes memory to write a file: the model that went in need not be there beside it
-        api.save(result, output, facts=facts)
+            report += f" (worker {workers.rank} of {workers.count}: worker 0 writes)" if workers and workers.rank else ""
+        if workers is None or workers.rank == 0:
+            bar.step(f"writing {output.name}")
+            result = result.detached()
+            gc.collect()  # Keras takes memory to write a file: the model that went in need not be there beside it
+            api.save(result, output, facts=facts)
+        if workers is not None:
+            workers.meet()
     click.echo(report)
 
 
@@ -335,8 +355,10 @@ def drawn(*drawings: Callable[[Any], None]) -> str:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence TensorFlow's start-up chatter and the warnings of Keras and absl: what a user reads here is ours."""
+def quiet(*, several: bool = False) -> Iterator[None]:
+    """Silence TensorFlow's start-up chatter and the warnings of Keras and absl: what a user reads here is ours. Where there are `several`
+    processes, TensorFlow must not look for its devices before it knows of the others.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -344,20 +366,22 @@ def quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if "tensorflow" not in sys.modules:
-                start_quietly()
+                start_quietly(look=not several)
             yield
     finally:
         logging.disable(before)
 
 
-def start_quietly() -> None:
+def start_quietly(*, look: bool) -> None:
     """Import TensorFlow and let it look for its devices: what it says of that goes to file descriptor 2, whatever the log level."""
     sys.stderr.flush()
     saved = os.dup(2)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
-        importlib.import_module("tensorflow").config.list_logical_devices()
+        tensorflow = importlib.import_module("tensorflow")
+        if look:
+            tensorflow.config.list_logical_devices()
     finally:
         os.dup2(saved, 2)
         os.close(saved)

@@ -15,7 +15,7 @@ import attrs
 import numpy as np
 
 from tfpasses.graph import Array, Edit, Graph, LinearView, Node, Ref
-from tfpasses.manager import Context, Remark
+from tfpasses.manager import Context, Remark, all_batches
 from tfpasses.passes.correction.biases import Biased, corrected
 from tfpasses.passes.correction.levels import Level, levels
 from tfpasses.passes.correction.live import Live, Waiting
@@ -71,7 +71,8 @@ class Measuring:
         """The data, as many as are wanted."""
         assert self.context.data is not None
         parted = all((self.graph.nodes[name].specs[0].shape or (0,))[0] is None for name in self.graph.inputs)
-        for batch in self.context.data.batches(BATCH):
+        data = self.context.data
+        for batch in data.batches(BATCH) if self.samples else all_batches(data, BATCH):
             left = self.wanted - self.seen if self.samples else None
             arrays = {Ref(name): array[:left] if parted else array for name, array in batch.items()}
             yield arrays

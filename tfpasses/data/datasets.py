@@ -28,6 +28,10 @@ def of_dataset(dataset: Any, name: str = "the dataset") -> Source:
     else:
         with graph.as_default(), tf.compat.v1.Session(graph=graph) as session:
             size = int(session.run(tf.data.experimental.cardinality(dataset)))
+
+    def part(rank: int, count: int) -> Source:
+        return of_dataset(sharded(dataset, rank, count), f"{name}, for worker {rank} of {count},")
+
     shape = getattr(tf.nest.flatten(dataset.element_spec)[0], "shape", None)  # of a nested dataset there is none
     batch = None if shape is None or not shape.rank else shape[0]
     return Source(
@@ -36,8 +40,21 @@ def of_dataset(dataset: Any, name: str = "the dataset") -> Source:
         infinite=size == tf.data.INFINITE_CARDINALITY,
         length=size if size >= 0 else None,
         batch=batch,
+        part=None
+        if graph is not None
+        else lambda rank, count: of_dataset(sharded(dataset, rank, count), f"{name}, for worker {rank} of {count},"),
         fixed_memory=True,
     )
+
+
+def sharded(dataset: Any, rank: int, count: int) -> Any:
+    """The part of a dataset that `tf.data` gives one of so many workers: files, where it reads from such and there are enough, else
+    elements, or as the dataset's `experimental_distribute.auto_shard_policy` says.
+    """
+    from tensorflow.python.distribute import input_ops  # what a strategy deals datasets out with
+
+    with eagerly():
+        return input_ops.auto_shard_dataset(dataset, count, rank)
 
 
 def eagerly() -> Any:

@@ -45,12 +45,23 @@ class Images(DataFile):
             raise DataError(f"{self.path}: holds no images ({', '.join(IMAGES)})")
 
         (name,) = graph.inputs
-        pixels = Pixels.of(name, graph.nodes[name].specs[0], self.preset, self.resize, self.crop)
+        return of_files(os.fspath(self.path), files, Pixels.of(name, graph.nodes[name].specs[0], self.preset, self.resize, self.crop))
 
-        def explain(error: Exception, number: int) -> str:
-            return f"{files[min(number, len(files) - 1)]}: {what_went_wrong(error)}"
 
-        return Source(os.fspath(self.path), lambda: read(files, pixels), length=len(files), fixed_memory=True, explain=explain)
+def of_files(name: str, files: list[str], pixels: Pixels) -> Source:
+    """Images in files, in their order."""
+
+    def explain(error: Exception, number: int) -> str:
+        return f"{files[min(number, len(files) - 1)]}: {what_went_wrong(error)}"
+
+    return Source(
+        name,
+        lambda: read(files, pixels),
+        length=len(files),
+        fixed_memory=True,
+        part=lambda rank, count: of_files(f"{name}, for worker {rank} of {count},", files[rank::count], pixels),
+        explain=explain,
+    )
 
 
 def read(files: list[str], pixels: Pixels) -> Iterator[Any]:

@@ -70,7 +70,7 @@ class Pixels:
         """A scalar string tensor as an image of the model's layout and dtype (float32 where it takes fractions)."""
         import tensorflow as tf
 
-        image = tf.io.decode_image(encoded, channels=self.channels, expand_animations=False)
+        image = self.decoded(encoded)
         pixels = tf.image.resize(image, self.before_crop(tf.shape(image)), antialias=True)
         height, width = tf.shape(pixels)[0], tf.shape(pixels)[1]
         said = ["after resizing it is smaller than the crop: height, width", height, width, "crop", self.height, self.width]
@@ -78,6 +78,19 @@ class Pixels:
             pixels = tf.slice(pixels, [(height - self.height) // 2, (width - self.width) // 2, 0], [self.height, self.width, self.channels])
         pixels = normalized(pixels, self.mode) if self.dtype == "float32" else tf.cast(tf.round(pixels), self.dtype)
         return tf.transpose(pixels, [2, 0, 1]) if self.channels_first else pixels
+
+    def decoded(self, encoded: Any) -> Any:
+        """The image as it is. Of a JPEG exactly, which is not what TensorFlow does by itself: that may be 6 levels off."""
+        import tensorflow as tf
+
+        def image() -> Any:
+            return tf.io.decode_image(encoded, channels=self.channels, expand_animations=False)
+
+        if self.channels > RGB:
+            return image()
+        return tf.cond(
+            tf.io.is_jpeg(encoded), lambda: tf.io.decode_jpeg(encoded, channels=self.channels, dct_method="INTEGER_ACCURATE"), image
+        )
 
     def before_crop(self, shape: Any) -> Any:
         """Height and width after resizing an image of some shape: whole numbers, the longer side rounded down, as torchvision has it."""

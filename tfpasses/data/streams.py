@@ -44,6 +44,8 @@ class Source:
     """How many samples are in each, where that is known and they are batches."""
     fixed_memory: bool = False
     """Whether an element stays as it is when the next one is read."""
+    part: Callable[[int, int], Source] | None = None
+    """The part of one worker, by its rank, of so many, where it can be read without the others'."""
     explain: Callable[[Exception, int], str] | None = None
     """What an exception means that was raised in the place of an element, by its number; without, its first line is said."""
 
