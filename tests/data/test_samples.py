@@ -275,7 +275,7 @@ def test_refused_for_a_model_of_one_input(fault):
 
 
 REFUSED_FOR_TWO = {
-    "one array": (X, "data are one ndarray; the model's inputs are a, b"),
+    "one array": (X, "data are one array; the model's inputs are a, b"),
     "one input by name": ({"a": X}, "data is given for a; the model's inputs are a, b"),
     "a sample with a label": ([(X[0], 1)], "data for input a has shape (4,) in element 0"),
     "three values": ([(X[0], B[0], 1)], "data in element 0 (counted from 0) have 3 parts; the model's inputs are a, b"),

@@ -121,7 +121,7 @@ def feature(
         return Feature(name, key, "string", (), Pixels.of(name, spec, *images))
     dtype = kind or spec.dtype
     try:
-        known = dtype == "string" or np.dtype(dtype).kind in "biuf"
+        known = dtype == "string" or (np.dtype(dtype).kind in "biuf" and np.dtype(dtype).name == dtype)
     except TypeError:
         known = False
     if not known:

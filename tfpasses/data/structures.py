@@ -39,7 +39,8 @@ def inputs_of(graph: Graph, element: Any, where: str = "") -> dict[str, Any]:
         if len(element) != len(names):
             raise DataError(f"data{where} have {len(element)} parts; the model's inputs are {', '.join(names)}")
         return dict(zip(names, element, strict=True))
-    raise DataError(f"data{where} are one {type(element).__name__}; the model's inputs are {', '.join(names)}")
+    kind = "array" if isinstance(element, np.ndarray) else type(element).__name__
+    raise DataError(f"data{where} are one {kind}; the model's inputs are {', '.join(names)}")
 
 
 def is_structure(value: Any) -> bool:
