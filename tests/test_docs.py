@@ -65,7 +65,7 @@ def test_the_pass_in_contributing_leaves_a_relu_with_a_limit_alone() -> None:
     assert np.array_equal(result.model(x), model(x))
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/dependencies.md"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/data.md", "docs/dependencies.md"])
 def test_links_between_documents_lead_somewhere(name: str) -> None:
     path = ROOT / name
     targets = re.findall(r"\[[^\]]+\]\(([\w./-]+)\)", path.read_text())

@@ -127,7 +127,7 @@ REFUSED = {
     "features of images": ("photos", "photos: features are for TFRecord files", "--data-features", "image"),
     "a preset of arrays": ("array.npy", "array.npy: preset is for images", "--preset", "tf"),
     "a size that is none": (
-        "photos", "Invalid value for '--resize': 'large' is no size in pixels, such as 224 or 224x192 (height x width).", "--resize", "large"
+        "photos", "Invalid value for '--resize': 'large' is no size in pixels, such as 224 or 224x192 (height x width)", "--resize", "large"
     ),
     "a size of nothing": ("photos", "Invalid value for '--crop': '0x8' is no size in pixels", "--crop", "0x8"),
 }  # fmt: skip

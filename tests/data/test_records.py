@@ -171,7 +171,7 @@ def test_an_image_in_a_record_that_is_none(tmp_path):
 
 TWO = taking(a=((None, 2, 3), "float32"), b=((None, 2, 3), "float32"))
 BAD_FEATURES = {
-    "none of its name": (MODEL, ["y"], "has no feature y, which is to feed input x; it has bytes (bytes), label (int64), x (float32[6])"),
+    "none of its name": (MODEL, ["y"], "has no feature y, which is to feed input x; it has bytes (bytes), label (int64), x"),
     "no grammar": (MODEL, ["x:[2"], "feature 'x:[2' is none of FEATURE, FEATURE:image, FEATURE:float32[224,224,3], each with INPUT="),
     "no dtype": (MODEL, ["x:float[2,3]"], "feature x: float is no dtype of numbers, and neither string nor image"),
     "no input": (MODEL, ["z=x"], "feature 'z=x' feeds z; the model's inputs are x"),
@@ -182,7 +182,7 @@ BAD_FEATURES = {
     "a shape that does not fit": (MODEL, ["x:float32[6]"], "data for input x has shape (6,) in element 0 (counted from 0); float32[?,2,3]"),
     "numbers for an image": (taking(x=((None, 8, 8, 3), "float32")), ["x:image"], "holds float32 in feature x, which is no image"),
     "bytes of another length": (MODEL, ["bytes"], "holds 5 bytes in feature bytes; float32[2,3] is 24 (of an encoded"),
-    "an unknown size": (taking(x=((None, None), "float32")), ["x"], "feature x feeds input x, which is float32[?,?]; say of which shape it is"),
+    "an unknown size": (taking(x=((None, None), "float32")), ["x"], "feature x feeds input x, which is float32[?,?]; say of which shape"),
 }  # fmt: skip
 
 

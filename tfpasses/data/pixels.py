@@ -71,7 +71,12 @@ class Pixels:
         import tensorflow as tf
 
         image = self.decoded(encoded)
-        pixels = tf.image.resize(image, self.before_crop(tf.shape(image)), antialias=True)
+        size = self.before_crop(tf.shape(image))
+        pixels = tf.cond(
+            tf.reduce_all(tf.equal(size, tf.shape(image)[:2])),
+            lambda: tf.cast(image, tf.float32),  # what resizing to the same size gives, but it takes three times as long
+            lambda: tf.image.resize(image, size, antialias=True),
+        )
         height, width = tf.shape(pixels)[0], tf.shape(pixels)[1]
         said = ["after resizing it is smaller than the crop: height, width", height, width, "crop", self.height, self.width]
         with tf.control_dependencies([tf.debugging.Assert(tf.logical_and(height >= self.height, width >= self.width), said)]):
