@@ -8,7 +8,7 @@ from typing import Any
 
 from tfpasses.graph import TfpassesError
 from tfpasses.passes.aimet.conv_bn import ConvBnInfoType, conv_bn_infos, convs_with_norms, named_layers
-from tfpasses.passes.aimet.corrected import context_of, corrected_graph, ignored_nodes
+from tfpasses.passes.aimet.corrected import context_of, corrected_graph, evaluator_of, ignored_nodes
 from tfpasses.passes.aimet.defs import ActivationType, QuantScheme
 from tfpasses.passes.aimet.one_layer import OneLayer, analytical_shift, measured_shift
 from tfpasses.passes.aimet.quant_params import BiasCorrectionParams, QuantParams
@@ -89,10 +89,10 @@ class BiasCorrection:
         one = OneLayer.of(Named(layer_name_to_be_corrected), corrected_model, model).correctable()
         quantizer = None
         if quant_params is not None:
-            refuse_ignored(quant_params, corrected_model, layer_name_to_be_corrected)
+            refuse_ignored(quant_params, corrected_model, one)
             quantizer = quant_params.quantizer(symmetric=True)
-        contexts = [context_of(graph, data_set) for graph in (reference, model)]
-        shift, warned = measured_shift(one, reference, quantizer, contexts, bias_correct_params.samples)
+        context, evaluator = context_of(model, data_set), evaluator_of(reference)
+        shift, warned = measured_shift(one, reference, quantizer, context, evaluator, bias_correct_params.samples)
         load(corrected_model, model, one.corrected(shift), REMEDY)
         warn(warned)
         return corrected_model
@@ -116,7 +116,7 @@ class BiasCorrection:
             raise ValueError(f"{layer!r} is no operation; give a convolution or matrix product of the session")
         graph = with_statistics(read_around(corrected_model, [layer], INFERENCE), corrected_model)
         one = OneLayer.of(layer, corrected_model, graph).correctable()
-        refuse_ignored(quant_params, corrected_model, layer.name)
+        refuse_ignored(quant_params, corrected_model, one)
         if getattr(preceeding_bn_layer_info, "input_bn", None) is None:
             if not is_first_conv:
                 raise ValueError(f"{layer.name}: preceeding_bn_layer_info names no batch norm, and it is not the first convolution")
@@ -151,10 +151,11 @@ def checked(params: Any, quant_params: Any) -> None:
         raise ValueError(f"quant_params is of type {type(quant_params).__name__}; give a QuantParams")
 
 
-def refuse_ignored(quant_params: QuantParams, session: Any, name: str) -> None:
+def refuse_ignored(quant_params: QuantParams, session: Any, one: OneLayer) -> None:
     """Raise `TfpassesError` where the one layer that is to be corrected is to be ignored."""
-    if name in quant_params.ignored:
-        raise TfpassesError(f"{name} is to be corrected, and ops_to_ignore names it")
+    ignored = ignored_nodes(quant_params, session, one.graph)
+    if one.layer is not None and any(node in ignored for node in one.layer.nodes):
+        raise TfpassesError(f"{one.name} is to be corrected, and ops_to_ignore names it")
 
 
 def warn(lines: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from tfpasses.graph import Edit, Graph, LinearView, Node
+from tfpasses.graph import Edit, Evaluator, Graph, LinearView, Node
 from tfpasses.manager import Context
 from tfpasses.passes.aimet.quant_params import BiasCorrectionParams, QuantParams
 from tfpasses.passes.aimet.sessions import linear_node
@@ -17,7 +17,7 @@ from tfpasses.passes.correction.empirical import Measuring, measured_shifts
 from tfpasses.passes.correction.live import read_size
 from tfpasses.passes.correction.shifts import take
 
-__all__ = ["NAME", "context_of", "corrected_graph", "ignored_nodes", "needed"]
+__all__ = ["NAME", "context_of", "corrected_graph", "evaluator_of", "ignored_nodes", "needed"]
 
 NAME = "bias correction"
 MEMORY_LIMIT = "2GB"
@@ -26,9 +26,15 @@ MEMORY_LIMIT = "2GB"
 def context_of(graph: Graph, data_set: Any) -> Context:
     """What runs a graph, and its data. Raises `DataError` for data that do not fit its inputs."""
     from tfpasses.data import samples_of
+
+    return Context(evaluator_of(graph), samples_of(graph, data_set))
+
+
+def evaluator_of(graph: Graph) -> Evaluator:
+    """What runs a graph that was read from a session."""
     from tfpasses.frontends.graph_def import graph_def_evaluator
 
-    return Context(graph_def_evaluator(graph), samples_of(graph, data_set))
+    return graph_def_evaluator(graph)
 
 
 def ignored_nodes(quant_params: QuantParams, session: Any, graph: Graph) -> list[Node]:

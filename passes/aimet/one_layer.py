@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
 import numpy as np
 
-from tfpasses.graph import Array, Graph, LinearView, Ref, TfpassesError
+from tfpasses.graph import Array, Evaluator, Graph, LinearView, Ref, TfpassesError
 from tfpasses.manager import Context
 from tfpasses.passes.aimet.corrected import NAME, needed
 from tfpasses.passes.aimet.sessions import bias_of, last_of, linear_node, operation_of, sources, stored
@@ -102,10 +102,10 @@ def analytical_shift(one: OneLayer, quantizer: Quantizer) -> Array:
 
 
 def measured_shift(
-    one: OneLayer, reference: Graph, quantizer: Quantizer | None, contexts: Sequence[Context], samples: int
+    one: OneLayer, reference: Graph, quantizer: Quantizer | None, context: Context, evaluator: Evaluator, samples: int
 ) -> tuple[Array, list[str]]:
     """What a layer gives more than that of the same operations in `reference` on average over data and places, and what there is to warn
-    of. With a quantizer, it has quantized kernels. `contexts` are those of the two graphs, the reference's first.
+    of. With a quantizer, it has quantized kernels. `context` is that of the layer's graph, `evaluator` the reference's.
 
     Raises `TfpassesError` where the two give the same and nothing was quantized, or what is no number.
     """
@@ -115,8 +115,14 @@ def measured_shift(
         raise TfpassesError(f"{one.name} does not lie between the given operations: the outputs do not need it")
     graph = one.graph if quantizer is None else one.quantized(quantizer)
     others = {counterpart(ref, one.graph, reference): axis for ref, axis in values.items()}
-    theirs, _ = output_means(reference, others, contexts[0], samples)
-    ours, warned = output_means(graph, values, contexts[1], samples)
+    measuring = Measuring(graph, graph, {}, context, samples)
+    assert context.evaluator is not None
+    runs = [(context.evaluator, graph, values, Totals()), (evaluator, reference, others, Totals())]
+    steps = [each.trace(whole, [Ref(name) for name in whole.inputs], [], list(refs)) for each, whole, refs, _ in runs]
+    for batch in measuring.batches():
+        for step, (_, _, refs, totals) in zip(steps, runs, strict=True):
+            totals.add(dict(zip(refs, step(batch)[1], strict=True)))
+    ours, theirs = ([channel_mean(totals.sums[ref], axis) for ref, axis in refs.items()] for _, _, refs, totals in runs)
     if quantizer is None and all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True)):
         raise TfpassesError(
             f"reference_model and corrected_model are identical as far as {one.name}, which gives the same in both: quantize "
@@ -125,7 +131,7 @@ def measured_shift(
     shift = np.mean([a - b for a, b in zip(ours, theirs, strict=True)], axis=0)
     if not np.isfinite(shift).all():
         raise TfpassesError(f"{one.name} cannot be corrected: what it gives on these data is not finite")
-    return shift, warned
+    return shift, [remark.reason for remark in measuring.remarks(NAME)]
 
 
 def counterpart(ref: Ref, graph: Graph, reference: Graph) -> Ref:
@@ -143,17 +149,6 @@ def counterpart(ref: Ref, graph: Graph, reference: Graph) -> Ref:
 
 READING = ("Const", "Variable", "tf.Const", "tf.ReadVariableOp", "tf.Identity", "tf.VarHandleOp", "tf.VariableV2")
 """What of a layer's operations others may read too."""
-
-
-def output_means(graph: Graph, values: Mapping[Ref, int], context: Context, samples: int) -> tuple[list[Array], list[str]]:
-    """The mean of each channel of some values, float64, on so many samples; and what there is to warn of."""
-    measuring, totals = Measuring(graph, graph, {}, context, samples), Totals()
-    assert context.evaluator is not None
-    step = context.evaluator.trace(graph, [Ref(name) for name in graph.inputs], [], list(values))
-    for batch in measuring.batches():
-        totals.add(dict(zip(values, step(batch)[1], strict=True)))
-    means = [channel_mean(totals.sums[ref], axis) for ref, axis in values.items()]
-    return means, [remark.reason for remark in measuring.remarks(NAME)]
 
 
 def channel_mean(sums: Mapping[tuple[int, ...], tuple[Array, int]], axis: int) -> Array:

@@ -67,6 +67,14 @@ def test_one_layer_is_quantized_and_corrected_in_the_session_itself():
     assert [name for name in before if not np.array_equal(before[name], after[name])] == ["c/bias:0"]
 
 
+def test_data_that_can_be_read_only_once_are_read_once():
+    model, twin = (spread(in_session(lambda: chain(True))) for _ in range(2))
+    once = (part for part in np.split(X, 5))
+    for one, data in ((model, once), (twin, X)):
+        BiasCorrection.bias_correction_per_layer(one.session, one.session, params(one), "c/Conv2D", data, TF)
+    np.testing.assert_array_equal(model.value("c/bias"), twin.value("c/bias"))
+
+
 @pytest.mark.parametrize("order", ["newer", "older"])
 def test_both_orders_of_arguments_are_taken(order):
     model = spread(in_session(lambda: chain(True)))
@@ -268,7 +276,7 @@ ERRORS = {
     "ignored layer": (
         lambda m: one_layer(m, quant=QuantParams(ops_to_ignore=["c/Conv2D"])),
         TfpassesError,
-        r"^c/Conv2D is to be corrected, and ops_to_ignore names it$",
+        r"^c/BiasAdd is to be corrected, and ops_to_ignore names it$",
     ),
     "statistics of no operation": (lambda m: by_statistics(m, 3), ValueError, r"^3 is no operation; give a convolution"),
     "statistics of an activation": (
