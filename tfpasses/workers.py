@@ -6,7 +6,7 @@ import json
 import os
 import re
 import socket
-import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,7 +25,10 @@ REACHED_WITHIN = 2.0
 """Seconds in which another machine answers."""
 
 
-def ranked(cluster: Mapping[str, Sequence[str]]) -> dict[tuple[str, int], str]:
+Task = tuple[str, int]
+
+
+def ranked(cluster: Mapping[str, Sequence[str]]) -> dict[Task, str]:
     """The addresses of all workers by kind and number, in the order of rank."""
     return {(kind, number): address for kind in KINDS for number, address in enumerate(cluster.get(kind, ()))}
 
@@ -36,7 +39,7 @@ class StrategyWorkers:
 
     strategy: Any
     rank: int
-    addresses: dict[tuple[str, int], str]
+    addresses: dict[Task, str]
     _gather: Callable[[Any], Any]
 
     @classmethod
@@ -93,7 +96,7 @@ class StrategyWorkers:
         return f"lost {said(gone, self.addresses)}; nothing was written; start all workers again"
 
 
-def said(tasks: Sequence[tuple[str, int]], addresses: Mapping[tuple[str, int], str]) -> str:
+def said(tasks: Sequence[Task], addresses: Mapping[Task, str]) -> str:
     """Workers as a user knows them."""
     return ", ".join(f"{kind} {number} ({addresses[kind, number]})" for kind, number in tasks)
 
@@ -115,36 +118,42 @@ def multi_worker_strategy(patience: float, say: Callable[[str], None]) -> Any:
     there after `patience` seconds.
     """
     addresses, mine = told(os.environ.get("TF_CONFIG", ""))
-    made: list[Any] = []
-    failed: list[BaseException] = []
+    await_all(addresses, mine, patience, say)
+    import tensorflow as tf
 
-    def make() -> None:
-        import tensorflow as tf
-
-        try:
-            made.append(tf.distribute.MultiWorkerMirroredStrategy())
-        except (tf.errors.OpError, RuntimeError, ValueError) as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=make, daemon=True)
-    thread.start()
-    thread.join(min(patience, BEFORE_SAID))
-    others = [task for task in addresses if task != mine]
-    if thread.is_alive():
-        say(f"waiting for {said(others, addresses)}")
-        thread.join(max(patience - BEFORE_SAID, 0.0))
-    if thread.is_alive():
-        raise WorkerError(f"of {said(others, addresses)} not all are there after {patience:g} seconds; start one process for each")
-    if failed:
-        raise WorkerError(f"the workers did not come together: {' '.join(str(failed[0]).split())[:300]}") from failed[0]
-    return made[0]
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        raise WorkerError(f"the workers did not come together: {' '.join(str(error).split())[:300]}") from error
 
 
 BEFORE_SAID = 10.0
 """Seconds before a user is told that others are waited for."""
+BETWEEN = 0.1
 
 
-def told(text: str) -> tuple[dict[tuple[str, int], str], tuple[str, int]]:
+def await_all(addresses: Mapping[Task, str], mine: Task, patience: float, say: Callable[[str], None]) -> None:
+    """Wait until somebody listens at each address, and listen at one's own meanwhile: TensorFlow itself waits without end, and cannot be
+    interrupted.
+    """
+    try:
+        listening = socket.create_server(("", int(addresses[mine].rpartition(":")[2])), backlog=len(addresses) * 4)
+    except (OSError, ValueError, OverflowError) as error:
+        raise WorkerError(f"{said([mine], addresses)} cannot listen at its address: {error}") from error
+    begun, told_so = time.monotonic(), False
+    missing = [task for task in addresses if task != mine]
+    with listening:
+        while missing := [task for task in missing if not reached(addresses[task])]:
+            waited = time.monotonic() - begun
+            if waited > patience:
+                raise WorkerError(f"{said(missing, addresses)}: not there after {patience:g} seconds; start one process for each worker")
+            if waited > BEFORE_SAID and not told_so:
+                say(f"waiting for {said(missing, addresses)}")
+                told_so = True
+            time.sleep(BETWEEN)
+
+
+def told(text: str) -> tuple[dict[Task, str], Task]:
     """The addresses of all workers and which of them this process is, by TF_CONFIG. Raises `WorkerError`, one line."""
     example = '{"cluster": {"worker": ["host0:12345", "host1:12345"]}, "task": {"type": "worker", "index": 0}}'
     if not text:
