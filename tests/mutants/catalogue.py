@@ -26,6 +26,7 @@ AIMET_KERAS = ("tests/aimet/test_keras_fold.py", "tests/aimet/test_keras_scaling
 EXPECTED = ("tests/passes/test_expectations.py",)
 CORRECTED = ("tests/passes/test_analytical_bias_correction.py",)
 AIMET_SESSIONS = ("tests/aimet/test_session_cle.py",)
+AIMET_CORRECTED = tuple(f"tests/aimet/test_session_bias_{name}.py" for name in ("correction", "statistics", "of_a_layer"))
 KERAS = ("tests/frontends/test_isolation.py", "tests/frontends/test_folding.py", "tests/frontends/test_rewrites.py")
 SCALED = ("tests/passes/test_cross_layer_scaling.py", "tests/passes/test_scaling_regions.py", "tests/passes/test_scaling_options.py")
 CONSTANT = ("tests/passes/test_fold_constant_channels.py", "tests/passes/test_intervals.py")
@@ -360,6 +361,55 @@ MUTANTS = (
     Mutant(
         "values not loaded", "passes/aimet/sessions.py", "load_values(session, before.source.container.meta, new)", "pass", AIMET_SESSIONS
     ),
+    # bias correction in AIMET's sessions
+    Mutant(
+        "scales not remembered",
+        "passes/aimet/cross_layer_equalization.py",
+        "remember_scaled(session, calls(graph.nodes[name], graph), scale)",
+        "pass",
+        AIMET_CORRECTED,
+    ),
+    Mutant(
+        "moved statistics by half", "passes/aimet/statistics.py", "/ scale - shift, found", "/ scale - shift / 2, found", AIMET_CORRECTED
+    ),
+    Mutant(
+        "symmetric by statistics, too",
+        "passes/aimet/corrected.py",
+        "quantizer(symmetric=False)",
+        "quantizer(symmetric=True)",
+        AIMET_CORRECTED,
+    ),
+    Mutant(
+        "ignored layers quantized",
+        "passes/aimet/corrected.py",
+        "weights={**measuring.quantized.weights, **floating}",
+        "weights=measuring.quantized.weights",
+        AIMET_CORRECTED,
+    ),
+    Mutant(
+        "ignored layers corrected",
+        "passes/aimet/corrected.py",
+        "and left.isdisjoint(node.name for node in layer.nodes)",
+        "",
+        AIMET_CORRECTED,
+    ),
+    Mutant("leaky ReLU taken for a ReLU", "passes/aimet/conv_bn.py", ' or relu.config["negative_slope"] != 0', "", AIMET_CORRECTED),
+    Mutant(
+        "part of a batch left out",
+        "passes/aimet/quant_params.py",
+        "math.ceil(int(self.num_bias",
+        "math.floor(int(self.num_bias",
+        AIMET_CORRECTED,
+    ),
+    Mutant(
+        "one use of a bias measured",
+        "passes/aimet/one_layer.py",
+        "for ref, axis in one.values.items() if ref.node in path",
+        "for ref, axis in list(one.values.items())[:1] if ref.node in path",
+        AIMET_CORRECTED,
+    ),
+    Mutant("bias behind a dilation not found", "passes/aimet/sessions.py", "users[0].type not in MOVES", "users", AIMET_CORRECTED),
+    Mutant("shapes not handed on", "passes/canonicalize.py", "        hand_on_shapes(edit)\n", "", KERAS2),
     # bias correction without data
     Mutant(
         "raw gamma sign in the expectation",
