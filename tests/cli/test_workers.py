@@ -23,6 +23,7 @@ from tfpasses.workers import StrategyWorkers, told
 
 TFPASSES = Path(sys.executable).with_name("tfpasses")
 PIPELINE = "fold-batch-norms,empirical-bias-correction{bits=4}"
+PART = "fold-batch-norms,empirical-bias-correction{bits=4 samples=20}"
 SAMPLES = 41
 pytestmark = pytest.mark.xdist_group("workers")
 
@@ -72,9 +73,9 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(files):
-    """The biases of one process."""
+    """The biases of one process, by the pipeline."""
     model = keras.models.load_model(files / "m.keras")
-    return biases(tfpasses.run(model, PIPELINE, data=files / "data.npz").model)
+    return {pipeline: biases(tfpasses.run(model, pipeline, data=files / "data.npz").model) for pipeline in (PIPELINE, PART)}
 
 
 def biases(model):
@@ -92,7 +93,7 @@ def ports(count):
     return found
 
 
-def environments(count, **first):
+def environments(count):
     """TF_CONFIG for each of some workers."""
     cluster = {"worker": [f"127.0.0.1:{port}" for port in ports(count)]}
     for index in range(count):
@@ -117,9 +118,9 @@ def ended(processes, seconds=180):
     return found
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_workers_on_the_command_line_give_what_one_process_gives_and_the_chief_writes(files, alone, tmp_path, count):
-    command = [TFPASSES, "run", files / "m.keras", "-p", PIPELINE, "--data", files / "data.npz", "--strategy", "multi-worker"]
+@pytest.mark.parametrize(("count", "pipeline"), [(2, PIPELINE), (3, PART)], ids=["two", "three, a part of the samples"])
+def test_workers_on_the_command_line_give_what_one_process_gives_and_the_chief_writes(files, alone, tmp_path, count, pipeline):
+    command = [TFPASSES, "run", files / "m.keras", "-p", pipeline, "--data", files / "data.npz", "--strategy", "multi-worker"]
     outputs = [tmp_path / f"{index}.keras" for index in range(count)]
     processes = [start([*command, "-o", output], env) for output, (env, _) in zip(outputs, environments(count), strict=True)]
     found = ended(processes)
@@ -128,7 +129,7 @@ def test_workers_on_the_command_line_give_what_one_process_gives_and_the_chief_w
     for index, (_, out, _) in enumerate(found[1:], 1):
         assert out.splitlines()[-1] == f"{files / 'm.keras'} -> {outputs[index]} (worker {index} of {count}: worker 0 writes)"
     for name, bias in biases(keras.models.load_model(outputs[0])).items():
-        np.testing.assert_allclose(bias, alone[name], rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(bias, alone[pipeline][name], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -142,7 +143,7 @@ def test_workers_with_a_dataset_have_the_same_bits(files, alone, tmp_path, count
     first, *others = [dict(np.load(output)) for output in outputs]
     for other in others:
         assert {key: array.tobytes() for key, array in other.items()} == {key: array.tobytes() for key, array in first.items()}
-    for name, bias in alone.items():
+    for name, bias in alone[PIPELINE].items():
         np.testing.assert_allclose(first[f"{name}/bias"], bias, rtol=1e-6, atol=1e-6)
 
 

@@ -25,6 +25,7 @@ GRAPH, PATTERN, MANAGER = ("tests/graph",), ("tests/pattern",), ("tests/manager"
 AIMET_KERAS = ("tests/aimet/test_keras_fold.py", "tests/aimet/test_keras_scaling.py", "tests/aimet/test_keras_high_bias.py")
 EXPECTED = ("tests/passes/test_expectations.py",)
 CORRECTED = ("tests/passes/test_analytical_bias_correction.py",)
+MEASURED = ("tests/passes/test_empirical_bias_correction.py",)
 AIMET_SESSIONS = ("tests/aimet/test_session_cle.py",)
 AIMET_CORRECTED = tuple(f"tests/aimet/test_session_bias_{name}.py" for name in ("correction", "statistics", "of_a_layer"))
 KERAS = ("tests/frontends/test_isolation.py", "tests/frontends/test_folding.py", "tests/frontends/test_rewrites.py")
@@ -410,6 +411,112 @@ MUTANTS = (
     ),
     Mutant("bias behind a dilation not found", "passes/aimet/sessions.py", "users[0].type not in MOVES", "users", AIMET_CORRECTED),
     Mutant("shapes not handed on", "passes/canonicalize.py", "        hand_on_shapes(edit)\n", "", KERAS2),
+    # bias correction on data
+    Mutant(
+        "levels do not see one another",
+        "passes/correction/levels.py",
+        "known[name] = start[name] + (name in measured)",
+        "known[name] = start[name]",
+        MEASURED,
+    ),
+    Mutant(
+        "corrections not handed on",
+        "passes/correction/empirical.py",
+        "            walk.correct(found[layer])\n        for layer in beginning",
+        "            pass\n        for layer in beginning",
+        MEASURED,
+    ),
+    Mutant(
+        "layers of several levels not handed on",
+        "passes/correction/empirical.py",
+        "walk.ahead(place, walk.last(layer)))\n                walk.correct(found[layer])",
+        "walk.ahead(place, walk.last(layer)))",
+        MEASURED,
+    ),
+    Mutant(
+        "running ahead moves the walk",
+        "passes/correction/empirical.py",
+        "frontier, found = list(self.frontier), dict",
+        "frontier, found = self.frontier, dict",
+        MEASURED,
+    ),
+    Mutant(
+        "inputs of the quantized network taken for the float one's",
+        "passes/correction/empirical.py",
+        "found = found + whole(view, new, means[node.name] - float_means[node.name])",
+        "pass",
+        MEASURED,
+    ),
+    Mutant(
+        "measured at one call",
+        "passes/correction/empirical.py",
+        "values = np.mean(each, axis=0)",
+        "values = each[0]",
+        MEASURED,
+    ),
+    Mutant(
+        "all samples read",
+        "passes/correction/empirical.py",
+        "array[:left] if parted",
+        "array if parted",
+        MEASURED,
+    ),
+    Mutant(
+        "one worker's share of the samples for all",
+        "passes/correction/empirical.py",
+        "(self.samples - workers.rank + workers.count - 1) // workers.count",
+        "self.samples * workers.count",
+        ("tests/cli/test_workers.py",),
+    ),
+    Mutant(
+        "known shifts not taken first",
+        "passes/correction/empirical.py",
+        "    for shift in given:\n        walk.correct(shift)\n",
+        "",
+        ("tests/passes/test_bias_correction.py",),
+    ),
+    Mutant(
+        "places not counted",
+        "passes/correction/means.py",
+        "places = count * math.prod(size or 0 for size in spatial(node, given))",
+        "places = count",
+        MEASURED,
+    ),
+    Mutant(
+        "a transposed convolution reads its output's size",
+        "passes/correction/means.py",
+        'given if node.op == "ConvTranspose" else (1, *shape)',
+        "(1, *shape)",
+        MEASURED,
+    ),
+    Mutant(
+        "one worker's means",
+        "passes/correction/means.py",
+        "reduce(np.add, workers.gathered(mine))",
+        "workers.gathered(mine)[0]",
+        ("tests/cli/test_workers.py",),
+    ),
+    Mutant(
+        "memory never given back",
+        "passes/correction/live.py",
+        "self.used -= size",
+        "pass",
+        ("tests/passes/test_live.py",),
+    ),
+    Mutant(
+        "half precision summed in half",
+        "tfpasses/frontends/evaluator.py",
+        "tf.float32 if value.dtype.size < WIDE else value.dtype",
+        "value.dtype",
+        MEASURED,
+    ),
+    Mutant(
+        "shards overlap behind a short batch",
+        "tfpasses/data/shards.py",
+        "(self.rank - before) % self.workers",
+        "self.rank % self.workers",
+        ("tests/data/test_shards.py",),
+    ),
     # bias correction without data
     Mutant(
         "raw gamma sign in the expectation",
