@@ -74,16 +74,17 @@ def measured(chosen: Mapping[str, Array], edit: Edit, context: Context) -> dict[
         return {}
     refs = {name: clipped(edit.nodes[name], edit) for name in chosen}
     run = context.evaluator.compile(edit.source, [Ref(name) for name in edit.source.inputs], list(refs.values()))
-    above, seen = dict.fromkeys(chosen, 0), dict.fromkeys(chosen, 0)
+    counts = np.zeros((len(chosen), 2))  # above the limit, and in all
     done = 0
     for part in all_batches(context.data, BATCH):
         values = run({Ref(name): array for name, array in part.items()})
-        for (name, limits), value in zip(chosen.items(), values, strict=True):
-            above[name] += int((np.asarray(value, np.float64) > limits).sum())
-            seen[name] += value.size
+        found = zip(chosen.values(), values, strict=True)
+        counts += [((np.asarray(value, np.float64) > limits).sum(), value.size) for limits, value in found]
         done += np.atleast_1d(next(iter(part.values()))).shape[0]
         context.on_progress(done, context.data.count)
-    return {name: above[name] / max(seen[name], 1) for name in chosen}
+    if context.workers is not None:
+        counts = np.sum(context.workers.gathered(counts), axis=0)
+    return {name: float(above / max(seen, 1)) for name, (above, seen) in zip(chosen, counts, strict=True)}
 
 
 def expected(ref: Ref, limits: Array, edit: Edit) -> float | None:

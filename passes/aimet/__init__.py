@@ -1,4 +1,4 @@
-"""AIMET's names for cross-layer equalization, over this package's own arithmetic. Where `aimet_tensorflow` stood, write
+"""AIMET's names for cross-layer equalization and bias correction, over this package's own arithmetic. Where `aimet_tensorflow` stood, write
 `tfpasses.passes.aimet`.
 
 `keras` holds what works on Keras models, whose layers change in place; the other modules are for sessions of TensorFlow 1. docs/aimet.md

@@ -13,8 +13,10 @@ from keras import layers as L
 from keras import ops
 
 import tfpasses
+from tfpasses.data import samples_of
+from tfpasses.frontends.keras import keras_evaluator
 from tfpasses.graph import ChannelStats, Ref
-from tfpasses.manager import PassError
+from tfpasses.manager import PassError, Pipeline, RemarkLog, run_passes
 
 A = keras.activations
 X = np.random.default_rng(3).normal(0, 6, (40, 5)).astype("float32")
@@ -183,3 +185,22 @@ def test_the_activation_of_a_layer_is_named_by_the_layer():
 def test_a_name_that_is_none_is_an_error(name, why):
     with pytest.raises(PassError, match=f"only={name!r}: {why}$"):
         tfpasses.run(network(SPELLINGS["ReLU layer"]), f"relu6-to-relu{{only={name}}}")
+
+
+def test_several_workers_count_together():
+    x = keras.Input((4,), name="x")
+    graph = tfpasses.from_keras(keras.Model(x, L.ReLU(6.0, name="clip")(x)))
+    samples = samples_of(graph, np.array([[7, 1, 1, 1], [7, 7, 1, 1], [7, 7, 7, 1]], "float32"))
+
+    class Two:
+        """Another has seen as many values, none above the limit."""
+
+        rank, count = 0, 2
+
+        def gathered(self, array):
+            return [array, np.array([[0.0, 12.0]])]
+
+    log = RemarkLog()
+    run_passes(graph, Pipeline.parse("relu6-to-relu"), [log], keras_evaluator(), samples, Two())
+    (remark,) = log.remarks
+    assert "it touched 25 % of its values on the given data" in remark.reason
