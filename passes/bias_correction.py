@@ -50,8 +50,8 @@ class BiasCorrection(Quantizing):
         """
         layers = chosen(biased(edit), self.only, edit)
         known = [shift for shift in shifts(edit, self.quantizer, layers=layers) if shift.known.all()]
-        measuring = Measuring.of(edit.source, self.quantizer, layers, context, self.samples)
-        found = measured_shifts(measuring, layers, "sequential", read_size(self.memory_limit), known)
+        measuring = Measuring.of(edit.source, self.quantizer, layers, context, self.samples, limit=read_size(self.memory_limit))
+        found = measured_shifts(measuring, layers, "sequential", known)
         yield from measuring.remarks(self.name)
         yield from take(found, self.name, self.only, edit, context)
         yield Remark(self.name, "note", edit.source.name, f"{len(known)} of {len(layers)} layers by statistics, the others on data")

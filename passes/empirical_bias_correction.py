@@ -59,7 +59,7 @@ class EmpiricalBiasCorrection(Quantizing):
     def apply(self, edit: Edit, context: Context) -> Iterable[Remark]:
         """Measure, then correct layer by layer; a remark for each that is not, and one that says how far the others are."""
         layers = chosen(biased(edit), self.only, edit)
-        measuring = Measuring.of(edit.source, self.quantizer, layers, context, self.samples)
-        found = measured_shifts(measuring, layers, self.method, read_size(self.memory_limit))
+        measuring = Measuring.of(edit.source, self.quantizer, layers, context, self.samples, limit=read_size(self.memory_limit))
+        found = measured_shifts(measuring, layers, self.method)
         yield from measuring.remarks(self.name)
         yield from take(found, self.name, self.only, edit, context)

@@ -14,13 +14,11 @@ from tfpasses.passes.aimet.sessions import linear_node
 from tfpasses.passes.correction.analytical import shifts
 from tfpasses.passes.correction.biases import biased
 from tfpasses.passes.correction.empirical import Measuring, measured_shifts
-from tfpasses.passes.correction.live import read_size
 from tfpasses.passes.correction.shifts import take
 
 __all__ = ["NAME", "context_of", "corrected_graph", "evaluator_of", "ignored_nodes", "needed"]
 
 NAME = "bias correction"
-MEMORY_LIMIT = "2GB"
 
 
 def context_of(graph: Graph, data_set: Any) -> Context:
@@ -100,7 +98,7 @@ def corrected_graph(
     measuring = Measuring.of(graph, quant_params.quantizer(symmetric=True), layers, context, params.samples)
     floating = {key: graph.weights[key] for key in kernel_keys(ignored, graph)}
     measuring.quantized = attrs.evolve(measuring.quantized, weights={**measuring.quantized.weights, **floating})
-    found = measured_shifts(measuring, layers, "sequential", read_size(MEMORY_LIMIT), known)
+    found = measured_shifts(measuring, layers, "sequential", known)
     edit = Edit(graph, made_by=NAME)
     warned += [remark.reason for remark in measuring.remarks(NAME)]
     warned += [f"{remark.node}: {remark.reason}" for remark in take(found, NAME, "", edit, context) if remark.kind == "missed"]

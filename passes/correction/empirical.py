@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Literal
 
 import attrs
@@ -29,8 +30,13 @@ __all__ = ["Measuring", "Method", "measured_shifts"]
 
 Method = Literal["sequential", "fast"]
 BATCH = 16
-"""So many samples are run at once."""
+"""So many samples are run at once, or fewer where they are large."""
+SHARE = 8
+"""The largest value of a batch takes at most this part of the memory that values may wait in."""
 NOT_FINITE = "what it reads on these data is not finite"
+
+FLOAT = 4
+LIMIT = 2 * 10**9
 
 Frontier = list[dict[Ref, Waiting]]
 """For each batch, the values that a later level reads."""
@@ -49,11 +55,15 @@ class Measuring:
     context: Context
     samples: int
     """So many are read, by all workers together; 0 for all."""
+    limit: int = LIMIT
+    """Bytes of values that may wait in memory."""
     seen: int = 0
     """So many this process has read."""
 
     @classmethod
-    def of(cls, graph: Graph, quantizer: Quantizer, layers: Iterable[Biased], context: Context, samples: int) -> Measuring:
+    def of(
+        cls, graph: Graph, quantizer: Quantizer, layers: Iterable[Biased], context: Context, samples: int, limit: int = LIMIT
+    ) -> Measuring:
         """For the correction of some layers."""
         edit = Edit(graph, made_by="quantizer")
         found = kernels(graph, quantizer)
@@ -65,20 +75,29 @@ class Measuring:
             view = LinearView.of(layer.nodes[0], graph)
             if view.bias is None and not layer.reason:
                 edit.set_params([edit.nodes[node.name] for node in layer.nodes], {"bias": np.zeros(view.out_channels, view.kernel.dtype)})
-        return cls(graph, edit.freeze(), {kernel.key: kernel.reason for kernel in found if kernel.reason}, context, samples)
+        return cls(graph, edit.freeze(), {kernel.key: kernel.reason for kernel in found if kernel.reason}, context, samples, limit)
 
     def batches(self) -> Iterator[Mapping[Ref, Array]]:
         """The data, as many as are wanted."""
         assert self.context.data is not None
         parted = all((self.graph.nodes[name].specs[0].shape or (0,))[0] is None for name in self.graph.inputs)
         data = self.context.data
-        for batch in data.batches(BATCH) if self.samples else all_batches(data, BATCH):
+        for batch in data.batches(self.size) if self.samples else all_batches(data, self.size):
             left = self.wanted - self.seen if self.samples else None
+            if left is not None and left <= 0:
+                return
             arrays = {Ref(name): array[:left] if parted else array for name, array in batch.items()}
             yield arrays
             self.seen += len(next(iter(arrays.values())))
-            if self.samples and self.seen >= self.wanted:
+            if left is not None and self.seen >= self.wanted:
                 return
+
+    @cached_property
+    def size(self) -> int:
+        """How many samples are run at once."""
+        shapes = [spec.shape[1:] for node in self.graph.nodes.values() for spec in node.specs if spec.shape]
+        largest = max((math.prod(size or 1 for size in shape) for shape in shapes), default=1)
+        return min(max(self.limit // (SHARE * FLOAT * largest), 1), BATCH)
 
     @property
     def wanted(self) -> int:
@@ -91,7 +110,7 @@ class Measuring:
         """How many batches there are, where that is known."""
         assert self.context.data is not None
         known = self.context.data.count
-        return None if known is None else math.ceil((min(known, self.wanted) if self.samples else known) / BATCH)
+        return None if known is None else math.ceil((min(known, self.wanted) if self.samples else known) / self.size)
 
     def remarks(self, name: str) -> Iterator[Remark]:
         """Where there were fewer samples than wanted: to be asked when they are read."""
@@ -120,9 +139,10 @@ class Measuring:
         each = []
         for node in layer.nodes:
             view, new = LinearView.of(node, self.graph), self.kernels_of(node)
-            found = change(view, new, float_means[node.name])
-            if means is not None:
-                found = found + whole(view, new, means[node.name] - float_means[node.name])
+            with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is told of below
+                found = change(view, new, float_means[node.name])
+                if means is not None:
+                    found = found + whole(view, new, means[node.name] - float_means[node.name])
             each.append(found)
         values = np.mean(each, axis=0)
         values = np.where(np.isfinite(values), values, np.nan)
@@ -135,9 +155,9 @@ def refused(layer: Biased, reason: str, graph: Graph) -> Shift:
     return Shift(layer, np.full(LinearView.of(layer.nodes[0], graph).out_channels, np.nan), reason)
 
 
-def measured_shifts(measuring: Measuring, layers: Sequence[Biased], method: Method, limit: int, given: Sequence[Shift] = ()) -> list[Shift]:
+def measured_shifts(measuring: Measuring, layers: Sequence[Biased], method: Method, given: Sequence[Shift] = ()) -> list[Shift]:
     """The shift of every layer, in order; of those whose bias cannot change, and with `fast` of those whose kernels stay as they are, with
-    the reason. `given` are shifts that are known already; `limit` are the bytes of values that may wait in memory.
+    the reason. `given` are shifts that are known already.
     """
     found = {shift.layer: shift for shift in given}
     for layer in layers:
@@ -148,7 +168,7 @@ def measured_shifts(measuring: Measuring, layers: Sequence[Biased], method: Meth
     if wanted and method == "fast":
         found |= local_shifts(measuring, wanted)
     elif wanted:
-        with Live(limit) as live:
+        with Live(measuring.limit) as live:
             found |= sequential_shifts(measuring, wanted, given, live)
     return [found[layer] for layer in layers]
 
@@ -182,9 +202,11 @@ def sequential_shifts(measuring: Measuring, layers: Sequence[Biased], given: Ite
         walk.correct(shift)
     float_means = walk.begin()
     found: dict[Biased, Shift] = {}
-    for place in range(len(walk.levels)):
+    starting: list[list[Biased]] = [[] for _ in walk.levels]
+    for layer in layers:
+        starting[walk.first(layer)].append(layer)
+    for place, beginning in enumerate(starting):
         means = walk.advance(walk.frontier, place)
-        beginning = [layer for layer in layers if walk.first(layer) == place]
         ending = [layer for layer in beginning if walk.last(layer) == place]
         found |= {layer: measuring.shift(layer, float_means, means) for layer in ending}
         for layer in ending:
