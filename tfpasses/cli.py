@@ -141,7 +141,7 @@ def run(
     """
     from tfpasses import api
     from tfpasses.view import ProgressBar, print_remarks, print_rewrites, print_summary, run_json
-    from tfpasses.workers import StrategyWorkers, multi_worker_strategy
+    from tfpasses.workers import StrategyWorkers, await_workers, multi_worker_strategy
 
     passes = pipeline_of(pipeline)
     check_model(model)
@@ -157,7 +157,9 @@ def run(
         workers = None
         if strategy is not None:
             bar.step("waiting for the other workers")
-            workers = StrategyWorkers.of(multi_worker_strategy(wait, say=lambda text: click.echo(text, err=True)))
+            await_workers(wait, say=lambda text: click.echo(text, err=True))
+            with silent():
+                workers = StrategyWorkers.of(multi_worker_strategy())
         bar.step(f"reading {model.name}")
         result = api.run(
             model,
@@ -373,15 +375,22 @@ def quiet(*, several: bool = False) -> Iterator[None]:
 
 
 def start_quietly(*, look: bool) -> None:
-    """Import TensorFlow and let it look for its devices: what it says of that goes to file descriptor 2, whatever the log level."""
+    """Import TensorFlow, and let it look for its devices."""
+    with silent():
+        tensorflow = importlib.import_module("tensorflow")
+        if look:
+            tensorflow.config.list_logical_devices()
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Let nothing through to standard error: what TensorFlow says of devices goes to file descriptor 2, whatever the log level."""
     sys.stderr.flush()
     saved = os.dup(2)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
-        tensorflow = importlib.import_module("tensorflow")
-        if look:
-            tensorflow.config.list_logical_devices()
+        yield
     finally:
         os.dup2(saved, 2)
         os.close(saved)

@@ -16,7 +16,7 @@ import numpy as np
 from tfpasses.graph import Array
 from tfpasses.manager import WorkerError
 
-__all__ = ["StrategyWorkers", "multi_worker_strategy"]
+__all__ = ["StrategyWorkers", "await_workers", "multi_worker_strategy"]
 
 TASK = re.compile(r"/job:(\w+)/(?:replica:\d+/)?task:(\d+)")
 KINDS = ("chief", "worker")
@@ -111,31 +111,18 @@ def reached(address: str) -> bool:
         return False
 
 
-def multi_worker_strategy(patience: float, say: Callable[[str], None]) -> Any:
-    """A `tf.distribute.MultiWorkerMirroredStrategy` by what TF_CONFIG says, as soon as all workers are there.
-
-    While others are not, `say` is told of it. Raises `WorkerError`, one line: TF_CONFIG is missing or makes no sense, or others are not
-    there after `patience` seconds.
-    """
-    addresses, mine = told(os.environ.get("TF_CONFIG", ""))
-    await_all(addresses, mine, patience, say)
-    import tensorflow as tf
-
-    try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
-    except (tf.errors.OpError, RuntimeError, ValueError) as error:
-        raise WorkerError(f"the workers did not come together: {' '.join(str(error).split())[:300]}") from error
-
-
 BEFORE_SAID = 10.0
 """Seconds before a user is told that others are waited for."""
 BETWEEN = 0.1
 
 
-def await_all(addresses: Mapping[Task, str], mine: Task, patience: float, say: Callable[[str], None]) -> None:
-    """Wait until somebody listens at each address, and listen at one's own meanwhile: TensorFlow itself waits without end, and cannot be
-    interrupted.
+def await_workers(patience: float, say: Callable[[str], None] = print) -> None:
+    """Wait until somebody listens at the address of each worker in TF_CONFIG, and listen at one's own meanwhile: TensorFlow itself waits
+    without end, and cannot be interrupted. `say` is told of those who are not there.
+
+    Raises `WorkerError`, one line: TF_CONFIG is missing or makes no sense, or others are not there after `patience` seconds.
     """
+    addresses, mine = told(os.environ.get("TF_CONFIG", ""))
     try:
         listening = socket.create_server(("", int(addresses[mine].rpartition(":")[2])), backlog=len(addresses) * 4)
     except (OSError, ValueError, OverflowError) as error:
@@ -151,6 +138,16 @@ def await_all(addresses: Mapping[Task, str], mine: Task, patience: float, say: C
                 say(f"waiting for {said(missing, addresses)}")
                 told_so = True
             time.sleep(BETWEEN)
+
+
+def multi_worker_strategy() -> Any:
+    """A `tf.distribute.MultiWorkerMirroredStrategy` by what TF_CONFIG says. Raises `WorkerError`, one line, where there is none."""
+    import tensorflow as tf
+
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        raise WorkerError(f"the workers did not come together: {' '.join(str(error).split())[:300]}") from error
 
 
 def told(text: str) -> tuple[dict[Task, str], Task]:
