@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import tempfile
 import weakref
 from pathlib import Path
@@ -13,10 +14,14 @@ import attrs
 import numpy as np
 
 from tfpasses.graph import Array, Held
+from tfpasses.manager import PassError
+from tfpasses.passes.correction.blocks import Blocks
 
 __all__ = ["Live", "Waiting", "read_size"]
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+NO_NUMBERS = ("object", "string", "variant", "resource")
+"""Dtypes of words and of what only TensorFlow can read: small, or held elsewhere; such values stay as they are."""
 SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 
@@ -30,37 +35,64 @@ def read_size(text: str) -> int:
 
 @attrs.define(eq=False)
 class Live:
-    """Where values wait. To be used as a context: its files are gone afterwards."""
+    """Where values wait. To be used as a context: its files are gone afterwards.
+
+    Values stay as they are until they take a quarter of the limit: TensorFlow gives a value up to twice what it needs, and never gives
+    memory back. Others are copied, to half of the limit; the rest is written to files.
+    """
 
     limit: int
     """Bytes that may be held in memory."""
-    used: int = 0
-    """Bytes that are."""
+    kept: int = 0
+    """Bytes of values that are as they were."""
     spilled: int = 0
     """Bytes that were ever written to files."""
+    _copies: Blocks = attrs.field(init=False)
+    _read: Blocks = attrs.field(factory=lambda: Blocks(sys.maxsize))
     _folder: tempfile.TemporaryDirectory[str] | None = None
     _files: int = 0
 
+    def __attrs_post_init__(self) -> None:
+        self._copies = Blocks(self.limit // 2)
+
     def hold(self, value: Held) -> Waiting:
         """Let a value wait, for as long as what is given is kept."""
+        if getattr(value.dtype, "name", "") in NO_NUMBERS:
+            return Waiting(value)
         array = np.asarray(value)
-        if self.used + array.nbytes <= self.limit:
-            self.used += array.nbytes
+        if self.kept + array.nbytes <= self.limit // 4:
+            self.kept += array.nbytes
             waiting = Waiting(value)
             weakref.finalize(waiting, self._let_go, array.nbytes).atexit = False
             return waiting
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="tfpasses-")
-        path = Path(self._folder.name, str(self._files))
-        self._files += 1
-        array.tofile(path)
-        self.spilled += array.nbytes
-        waiting = Waiting(Spilled(path, array.dtype, array.shape))
+        copy = self._copies.array(array.shape, array.dtype)
+        if copy is not None:
+            np.copyto(copy, array)
+            return Waiting(copy)
+        path = self._written(array)
+        waiting = Waiting(Spilled(path, array.dtype, array.shape, self._read))
         weakref.finalize(waiting, path.unlink, missing_ok=True).atexit = False
         return waiting
 
+    def _written(self, array: Array) -> Path:
+        """A file that holds an array. Raises `PassError` where there is no room for it."""
+        try:
+            if self._folder is None:
+                self._folder = tempfile.TemporaryDirectory(prefix="tfpasses-")
+            path = Path(self._folder.name, str(self._files))
+            with path.open("wb") as file:  # `tofile` does not notice that a disk is full
+                file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        except OSError as error:
+            raise PassError(
+                f"values that wait for later layers cannot be written to {self._folder.name if self._folder else 'a temporary folder'} "
+                f"({error.strerror or error}); allow more memory (memory-limit=..), or name a folder with more room by TMPDIR"
+            ) from error
+        self._files += 1
+        self.spilled += array.nbytes
+        return path
+
     def _let_go(self, size: int) -> None:
-        self.used -= size
+        self.kept -= size
 
     def __enter__(self) -> Live:
         return self
@@ -78,10 +110,15 @@ class Spilled:
     path: Path
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+    room: Blocks
 
     def read(self) -> Array:
         """The array, from the file."""
-        return np.fromfile(self.path, self.dtype).reshape(self.shape)
+        array = self.room.array(self.shape, self.dtype)
+        assert array is not None
+        with self.path.open("rb") as file:
+            file.readinto(array.reshape(-1).view(np.uint8).data)
+        return array
 
 
 @attrs.frozen(eq=False, weakref_slot=True)

@@ -499,7 +499,7 @@ MUTANTS = (
     Mutant(
         "memory never given back",
         "passes/correction/live.py",
-        "self.used -= size",
+        "self.kept -= size",
         "pass",
         ("tests/passes/test_live.py",),
     ),

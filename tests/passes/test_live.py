@@ -35,21 +35,32 @@ def test_what_is_no_size_is_refused(text):
         read_size(text)
 
 
-def test_what_fits_stays_in_memory_and_is_the_same_object():
-    value = tf.constant(numbers())
-    with Live(40) as live:
+def test_a_quarter_of_the_limit_waits_as_it_is_half_of_it_as_copies_and_the_rest_in_files():
+    values = [tf.constant(numbers(16)) for _ in range(4)]
+    with Live(4 * 64) as live:
+        waiting = [live.hold(value) for value in values]
+        assert waiting[0].value is values[0]
+        for copy, value in zip(waiting[1:3], values[1:3], strict=True):
+            assert isinstance(copy.value, np.ndarray) and copy.value.tolist() == value.numpy().tolist()
+            assert not np.shares_memory(copy.value, np.asarray(value))
+        assert (live.kept, live.spilled) == (64, 64)
+
+
+def test_a_copy_stays_as_it_was_when_what_it_copies_changes():
+    value = numbers()
+    with Live(40 * 2) as live:
         waiting = live.hold(value)
-        assert waiting.value is value
-        assert (live.spilled, live.used) == (0, 40)
+        value += 1
+        np.testing.assert_array_equal(waiting.value, numbers())
 
 
 def test_room_is_given_back_when_a_value_is_let_go():
-    with Live(40) as live:
-        waiting = live.hold(numbers())
+    with Live(4 * 64) as live:
+        waiting = [live.hold(numbers(16)) for _ in range(3)]
         del waiting
-        assert live.used == 0
-        kept = live.hold(numbers())
-        assert live.spilled == 0 and kept is not None
+        assert live.kept == 0
+        again = [live.hold(numbers(16)) for _ in range(3)]
+        assert live.spilled == 0 and len(again) == 3
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", ml_dtypes.bfloat16, "int64", "bool"])
@@ -57,7 +68,7 @@ def test_what_does_not_fit_comes_back_from_a_file_that_goes_with_it(folder, dtyp
     value = numbers(dtype=dtype)
     with Live(0) as live:
         waiting = live.hold(value)
-        assert live.spilled == value.nbytes and live.used == 0
+        assert live.spilled == value.nbytes and live.kept == 0
         assert len(list(folder.glob("*/*"))) == 1
         back = waiting.value
         assert back.dtype == value.dtype

@@ -63,16 +63,19 @@ class TensorFlowEvaluator:
         whole = all(is_lowered(graph.nodes[name]) for name in plan.steps)
 
         def function(values: Sequence[Tensor]) -> Callable[[list[Tensor]], tuple[list[Tensor], list[Tensor]]]:
-            """The one for values of these sizes: a last, smaller batch needs no other."""
+            """The one for values of these sizes: a last, smaller batch needs no other. Where sizes are many, compiling takes longer than
+            running node by node.
+            """
             key = tuple(tuple(value.shape[1:]) for value in values)
-            if key not in compiled:
+            if key not in compiled and whole and len(compiled) < MOST_SIZES:
                 signature = [tf.TensorSpec((None, *value.shape[1:]) if value.shape.rank else (), value.dtype) for value in values]
-                compiled[key] = tf.function(body, input_signature=[signature], autograph=False) if whole else body
-            return compiled[key]
+                # one traced by its calls is taken for a mistake: TensorFlow warns of several
+                compiled[key] = tf.function(body, input_signature=[signature], autograph=False).get_concrete_function()
+            return compiled.get(key, body)
 
         @eagerly
         def run(values: Mapping[Ref, Held]) -> tuple[list[Held], list[Total]]:
-            fed = [tf.cast(tf.convert_to_tensor(values[ref]), graph.spec(ref).dtype) for ref in plan.feeds]
+            fed = [tf.cast(as_tensor(values[ref]), graph.spec(ref).dtype) for ref in plan.feeds]
             found, sums = function(fed)(fed)
             sizes = [int(size) for _, size in sums]
             return list(found), [(np.asarray(total), size) for (total, _), size in zip(sums, sizes, strict=True)]
@@ -151,16 +154,30 @@ def is_lowered(node: Node) -> bool:
     return node.op in LOWERING and len(node.specs) == 1
 
 
+def as_tensor(value: Held) -> Tensor:
+    """A value as TensorFlow takes it: an array that lies as its own values do is not copied."""
+    if isinstance(value, np.ndarray) and value.flags.carray and value.dtype.kind in "fiu" and value.ctypes.data % ALIGNMENT == 0:
+        return tf.experimental.dlpack.from_dlpack(value.__dlpack__())
+    return tf.convert_to_tensor(value)
+
+
+ALIGNMENT = 64
+"""Bytes: TensorFlow's values begin at addresses that are divisible by this."""
+
+
 def over_samples(value: Tensor) -> tuple[Tensor, Tensor]:
     """The sum over the first axis, of half precision in float32, and how long that is."""
     wide = tf.float32 if value.dtype.size < WIDE else value.dtype
-    count, shape = tf.shape(value)[0], tf.shape(value)[1:]
-    rows = tf.cast(tf.reshape(value, [count, tf.reduce_prod(shape)]), wide)
+    known, count = value.shape[1:], tf.shape(value)[0]
+    shape = known if known.is_fully_defined() else tf.shape(value)[1:]
+    rows = tf.cast(tf.reshape(value, [count, known.num_elements() or tf.reduce_prod(shape)]), wide)
     return tf.reshape(tf.linalg.matmul(tf.ones([1, count], wide), rows), shape), count  # faster than a sum
 
 
 WIDE = 4
 """Bytes: what is narrower is not summed in its own precision."""
+MOST_SIZES = 4
+"""For so many sizes of the samples a function is compiled."""
 
 
 def eagerly(function: Callable[P, R]) -> Callable[P, R]:
