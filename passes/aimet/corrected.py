@@ -12,11 +12,11 @@ from tfpasses.manager import Context
 from tfpasses.passes.aimet.quant_params import BiasCorrectionParams, QuantParams
 from tfpasses.passes.aimet.sessions import linear_node
 from tfpasses.passes.correction.analytical import shifts
-from tfpasses.passes.correction.biases import biased
+from tfpasses.passes.correction.biases import biased, needed
 from tfpasses.passes.correction.empirical import Measuring, measured_shifts
 from tfpasses.passes.correction.shifts import take
 
-__all__ = ["NAME", "context_of", "corrected_graph", "evaluator_of", "ignored_nodes", "needed"]
+__all__ = ["NAME", "context_of", "corrected_graph", "evaluator_of", "ignored_nodes"]
 
 NAME = "bias correction"
 
@@ -50,18 +50,6 @@ def ignored_nodes(quant_params: QuantParams, session: Any, graph: Graph) -> list
     return found
 
 
-def needed(graph: Graph) -> set[str]:
-    """The nodes that a graph's outputs depend on."""
-    found: set[str] = set()
-    stack = [ref.node for ref in graph.outputs]
-    while stack:
-        name = stack.pop()
-        if name not in found:
-            found.add(name)
-            stack += [ref.node for ref in graph.nodes[name].inputs]
-    return found
-
-
 def kernel_keys(nodes: Sequence[Node], graph: Graph) -> list[str]:
     """The keys of some linear nodes' kernels."""
     return [node.params[view.slot] for node in nodes for view in LinearView.of(node, graph).kernels]
@@ -81,12 +69,9 @@ def corrected_graph(
     asymmetrically; all others on data, in order, each with all before it corrected, with weights quantized symmetrically.
     """
     path, left = needed(graph), {node.name for node in ignored}
-    layers = []
-    for layer in biased(graph):
-        outside = [node.name for node in layer.nodes if node.name not in path]
-        if len(outside) < len(layer.nodes) and left.isdisjoint(node.name for node in layer.nodes):
-            reason = f"it is also applied in {outside[0]}, which the given outputs do not need" if outside else layer.reason
-            layers.append(attrs.evolve(layer, reason=reason))
+    layers = [
+        layer for layer in biased(graph) if not (names := {node.name for node in layer.nodes}).isdisjoint(path) and left.isdisjoint(names)
+    ]
     warned = []
     wanted = [layer for layer in layers if not layer.reason and any(node.name in without_data for node in layer.nodes)]
     known = []

@@ -10,12 +10,11 @@ import numpy as np
 
 from tfpasses.graph import Array, Evaluator, Graph, LinearView, Ref, TfpassesError
 from tfpasses.manager import Context
-from tfpasses.passes.aimet.corrected import NAME, needed
+from tfpasses.passes.aimet.corrected import NAME
 from tfpasses.passes.aimet.sessions import bias_of, last_of, linear_node, operation_of, sources, stored
 from tfpasses.passes.correction.analytical import shifts
-from tfpasses.passes.correction.biases import Biased, biased
+from tfpasses.passes.correction.biases import Biased, biased, needed
 from tfpasses.passes.correction.empirical import Measuring
-from tfpasses.passes.correction.means import Totals
 from tfpasses.passes.equalization.constants import in_dtype
 from tfpasses.passes.quantization.quantizer import Quantizer, unsuitable
 
@@ -117,12 +116,14 @@ def measured_shift(
     others = {counterpart(ref, one.graph, reference): axis for ref, axis in values.items()}
     measuring = Measuring(graph, graph, {}, context, samples)
     assert context.evaluator is not None
-    runs = [(context.evaluator, graph, values, Totals()), (evaluator, reference, others, Totals())]
-    steps = [each.trace(whole, [Ref(name) for name in whole.inputs], [], list(refs)) for each, whole, refs, _ in runs]
+    runs = [(context.evaluator, graph, values), (evaluator, reference, others)]
+    steps = [each.trace(whole, [Ref(name) for name in whole.inputs], [], list(refs)) for each, whole, refs in runs]
+    sums = [[ChannelSum() for _ in refs] for _, _, refs in runs]
     for batch in measuring.batches():
-        for step, (_, _, refs, totals) in zip(steps, runs, strict=True):
-            totals.add(dict(zip(refs, step(batch)[1], strict=True)))
-    ours, theirs = ([channel_mean(totals.sums[ref], axis) for ref, axis in refs.items()] for _, _, refs, totals in runs)
+        for step, (_, _, refs), each in zip(steps, runs, sums, strict=True):
+            for one_sum, axis, total in zip(each, refs.values(), step(batch)[1], strict=True):
+                one_sum.add(*total, axis)
+    ours, theirs = ([one_sum.mean for one_sum in each] for each in sums)
     if quantizer is None and all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True)):
         raise TfpassesError(
             f"reference_model and corrected_model are identical as far as {one.name}, which gives the same in both: quantize "
@@ -151,11 +152,21 @@ READING = ("Const", "Variable", "tf.Const", "tf.ReadVariableOp", "tf.Identity", 
 """What of a layer's operations others may read too."""
 
 
-def channel_mean(sums: Mapping[tuple[int, ...], tuple[Array, int]], axis: int) -> Array:
-    """The mean of each channel, along an axis of the values, from sums over samples, one for each size that the values have."""
-    whole, count = np.zeros(1), 0
-    for total, number in sums.values():
+@attrs.define(eq=False)
+class ChannelSum:
+    """The sum of each channel of a value over samples and places, float64, and how many these are."""
+
+    sum: Array = attrs.field(factory=lambda: np.zeros(1))
+    count: int = 0
+
+    def add(self, total: Array, samples: int, axis: int) -> None:
+        """Add a sum over so many samples, the value's channels being along an axis."""
         channels = np.moveaxis(total, axis - (axis > 0), -1)
         rows = channels.reshape(-1, channels.shape[-1])
-        whole, count = whole + rows.sum(axis=0), count + number * len(rows)
-    return whole / count
+        self.sum = self.sum + rows.sum(axis=0, dtype=np.float64)
+        self.count += samples * len(rows)
+
+    @property
+    def mean(self) -> Array:
+        """The mean of each channel."""
+        return self.sum / self.count

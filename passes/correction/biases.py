@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import attrs
 import numpy as np
@@ -13,7 +13,7 @@ from tfpasses.passes.equalization.constants import in_dtype
 from tfpasses.passes.folding.paths import misplaces_bias
 from tfpasses.passes.named_pairs import layer_of
 
-__all__ = ["Biased", "biased", "chosen", "corrected"]
+__all__ = ["Biased", "biased", "chosen", "corrected", "needed"]
 
 
 @attrs.frozen(eq=False)
@@ -38,11 +38,29 @@ def biased(graph: Graph | Edit) -> list[Biased]:
         if has_trait(node, "linear"):
             key = ("bias", node.params["bias"]) if "bias" in node.params else ("layer", layer_of(node))
             found.setdefault(key, []).append(node)
-    return [Biased(tuple(nodes), blocked(nodes, graph)) for nodes in found.values()]
+    path = needed(graph)
+    return [Biased(tuple(nodes), blocked(nodes, graph, path)) for nodes in found.values()]
 
 
-def blocked(nodes: Sequence[Node], graph: Graph | Edit) -> str:
-    """Why the bias of some nodes cannot change, or be made; empty where it can."""
+def needed(graph: Graph | Edit) -> set[str]:
+    """The nodes that a graph's outputs depend on: in one of TensorFlow 1 there are others, a loss and its gradients, say."""
+    found: set[str] = set()
+    stack = [ref.node for ref in graph.outputs]
+    while stack:
+        name = stack.pop()
+        if name not in found:
+            found.add(name)
+            stack += [ref.node for ref in graph.nodes[name].inputs]
+    return found
+
+
+def blocked(nodes: Sequence[Node], graph: Graph | Edit, path: Collection[str]) -> str:
+    """Why the bias of some nodes cannot change, or be made; empty where it can. `path` are the nodes that outputs need."""
+    outside = next((node.name for node in nodes if node.name not in path), None)
+    if outside is not None:
+        return (
+            f"it is also applied in {outside}, which no output needs" if any(node.name in path for node in nodes) else "no output needs it"
+        )
     bias = nodes[0].params.get("bias")
     misplaced = next(filter(None, (misplaces_bias(node, graph) for node in nodes if bias is None or not was_raised(node))), "")
     if bias is None or misplaced:
@@ -84,7 +102,7 @@ def chosen(layers: Sequence[Biased], only: str, graph: Graph | Edit) -> Sequence
         named = [node for node in layer.nodes if names.keys() & called(node)]
         others = [node for node in layer.nodes if node not in named]
         if others:
-            raise PassError(f"only={only!r}: {layer_of(named[0])} shares its bias with {layer_of(others[0])}; name both or neither")
+            raise PassError(f"only={only!r}: {named[0].name} shares its bias with {others[0].name}; name both or neither")
     return wanted
 
 

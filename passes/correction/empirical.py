@@ -20,7 +20,7 @@ from tfpasses.manager import Context, Remark, all_batches
 from tfpasses.passes.correction.biases import Biased, corrected
 from tfpasses.passes.correction.levels import Level, levels
 from tfpasses.passes.correction.live import Live, Waiting
-from tfpasses.passes.correction.means import Totals, read_means
+from tfpasses.passes.correction.means import Totals
 from tfpasses.passes.correction.responses import change, whole
 from tfpasses.passes.correction.shifts import Shift
 from tfpasses.passes.quantization.kernels import kernels
@@ -88,9 +88,14 @@ class Measuring:
                 return
             arrays = {Ref(name): array[:left] if parted else array for name, array in batch.items()}
             yield arrays
-            self.seen += len(next(iter(arrays.values())))
+            self.seen += self.samples_in(arrays)
             if left is not None and self.seen >= self.wanted:
                 return
+
+    def samples_in(self, arrays: Mapping[Ref, Array]) -> int:
+        """How many samples some inputs are: those along an axis that may be of any length, where one begins with such."""
+        counts = [(len(array), (self.graph.spec(ref).shape or (None,))[0]) for ref, array in arrays.items() if array.ndim]
+        return next((count for count, fixed in counts if fixed is None), counts[0][0] if counts else 1)
 
     @cached_property
     def size(self) -> int:
@@ -146,6 +151,8 @@ class Measuring:
             each.append(found)
         values = np.mean(each, axis=0)
         values = np.where(np.isfinite(values), values, np.nan)
+        if self.reason(layer) and not values.any():
+            return refused(layer, self.reason(layer), self.graph)
         on_grid = all(np.array_equal(self.graph.weights[key], self.quantized.weights[key]) for key in self.keys(layer))
         return Shift(layer, values, (self.reason(layer) or NOT_FINITE) if np.isnan(values).any() else "", on_grid=on_grid)
 
@@ -178,13 +185,13 @@ def local_shifts(measuring: Measuring, layers: Sequence[Biased]) -> dict[Biased,
     nodes = {node.name: node for layer in layers for node in layer.nodes}
     context = measuring.context
     assert context.evaluator is not None
-    refs = list(dict.fromkeys(node.inputs[0] for node in nodes.values()))
+    totals = Totals.of(nodes.values(), measuring.graph)
+    refs = list(totals.nodes)
     step = context.evaluator.trace(measuring.graph, [Ref(name) for name in measuring.graph.inputs], [], refs)
-    totals = Totals()
     for done, batch in enumerate(measuring.batches(), 1):
         totals.add(dict(zip(refs, step(batch)[1], strict=True)))
         context.on_progress(done, measuring.count)
-    means = read_means(totals, nodes.values(), measuring.graph, context.workers)
+    means = totals.means(context.workers)
     return {layer: measuring.shift(layer, means) for layer in layers}
 
 
@@ -263,23 +270,24 @@ class Walk:
 
     def begin(self) -> dict[str, Array]:
         """Read the data: the inputs wait in front of the first level. Gives what all taps read on average in the float graph."""
-        measuring, totals = self.measuring, Totals()
+        measuring = self.measuring
         graph, evaluator = measuring.graph, measuring.context.evaluator
         assert evaluator is not None
-        refs = list(dict.fromkeys(ref for level in self.levels for ref in level.totals))
+        totals = Totals.of((graph.nodes[name] for level in self.levels for name in level.nodes), graph)
+        refs = list(totals.nodes)
         read = {ref for level in self.levels for ref in level.feeds}
         step = evaluator.trace(graph, [Ref(name) for name in graph.inputs], [], refs)
         for batch in measuring.batches():
             totals.add(dict(zip(refs, step(batch)[1], strict=True)))
             self.frontier.append({ref: self.live.hold(array) for ref, array in batch.items() if ref in read})
             self.progress(measuring.count)
-        nodes = [graph.nodes[name] for level in self.levels for name in level.nodes]
-        return read_means(totals, nodes, graph, measuring.context.workers)
+        return totals.means(measuring.context.workers)
 
     def advance(self, frontier: Frontier, place: int) -> dict[str, Array]:
         """Run one level on all batches. Gives what the taps of its nodes read on average."""
-        level, totals, context = self.levels[place], Totals(), self.measuring.context
+        level, context = self.levels[place], self.measuring.context
         assert context.evaluator is not None
+        totals = Totals.of(level.nodes.values(), self.graph)
         step = context.evaluator.trace(self.graph, list(level.feeds), list(level.fetches), list(level.totals))
         for number, batch in enumerate(frontier):
             values, sums = step({ref: batch[ref].value for ref in level.feeds})
@@ -289,7 +297,7 @@ class Walk:
             for ref, value in zip(level.fetches, values, strict=True):
                 frontier[number][ref] = self.live.hold(value)
             self.progress(len(frontier))
-        return read_means(totals, level.nodes.values(), self.graph, context.workers)
+        return totals.means(context.workers)
 
     def ahead(self, place: int, last: int) -> dict[str, Array]:
         """What the taps of the nodes behind a level read on average, up to another; the walk stays where it is."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 
 import attrs
@@ -14,53 +14,82 @@ from tfpasses.graph.shapes import infer_shape
 from tfpasses.manager import Workers
 from tfpasses.passes.correction.taps import spatial, tap_means
 
-__all__ = ["Totals", "read_means"]
+__all__ = ["Totals"]
 
 
 @attrs.define(eq=False)
 class Totals:
-    """Sums of values over samples, in float64: one for each size that a value has."""
+    """What linear nodes read on some samples, summed in float64: of the samples of one size what lies at each place, of those of other
+    sizes, which came before, what each tap reads.
+    """
 
-    sums: dict[Ref, dict[tuple[int, ...], tuple[Array, int]]] = attrs.field(factory=dict)
+    graph: Graph
+    nodes: Mapping[Ref, Sequence[Node]]
+    """Those that read each value."""
+    sums: dict[Ref, tuple[Array, int]] = attrs.field(factory=dict)
+    """By value: the sum over samples of one size, and how many these are."""
+    taps: dict[str, tuple[Array, float]] = attrs.field(factory=dict)
+    """By node: the sum over samples and places of what each tap reads, and how many these are."""
+
+    @classmethod
+    def of(cls, nodes: Iterable[Node], graph: Graph) -> Totals:
+        """Of no samples yet."""
+        readers: dict[Ref, list[Node]] = {}
+        for node in nodes:
+            readers.setdefault(node.inputs[0], []).append(node)
+        return cls(graph, readers)
 
     def add(self, found: Mapping[Ref, Total]) -> None:
         """Add the totals of some samples."""
         for ref, (total, count) in found.items():
-            of_sizes = self.sums.setdefault(ref, {})
-            before = of_sizes.get(total.shape)
-            if before is None:
-                of_sizes[total.shape] = (total.astype(np.float64), count)
+            before = self.sums.get(ref)
+            if before is not None and before[0].shape == total.shape:
+                with np.errstate(invalid="ignore"):  # what is not finite is told of where it is used
+                    np.add(before[0], total, out=before[0])
+                self.sums[ref] = before[0], before[1] + count
             else:
-                np.add(before[0], total, out=before[0])
-                of_sizes[total.shape] = (before[0], before[1] + count)
+                self.close(ref)
+                self.sums[ref] = total.astype(np.float64), count
+
+    def close(self, ref: Ref) -> None:
+        """Let go of the sum at each place: what the taps read of it is kept."""
+        if ref in self.sums:
+            total, count = self.sums.pop(ref)
+            for node in self.nodes[ref]:
+                sums, weight = self.of_taps(node)
+                more, places = weighted(total, count, node, self.graph)
+                self.taps[node.name] = sums + more, weight + places
+
+    def of_taps(self, node: Node) -> tuple[Array, float]:
+        """What is kept of a node."""
+        view = LinearView.of(node, self.graph)
+        nothing = np.zeros((math.prod(view.in_kernel.shape[:-2]), view.in_channels)), 0.0
+        return self.taps.get(node.name, nothing)
+
+    def means(self, workers: Workers | None = None) -> dict[str, Array]:
+        """The mean of what each tap of each linear node's (first) kernel reads, over samples and the places of its output: [taps, input
+        channels], float64, by the node's name; over all workers' samples where there are several.
+        """
+        for ref in self.nodes:
+            self.close(ref)
+        parts = {node.name: self.of_taps(node) for nodes in self.nodes.values() for node in nodes}
+        found: dict[str, Array] = {}
+        for name, (sums, weight) in (parts if workers is None else together(parts, workers)).items():
+            with np.errstate(invalid="ignore", divide="ignore"):
+                found[name] = sums / weight
+        return found
 
 
-def read_means(totals: Totals, nodes: Iterable[Node], graph: Graph, workers: Workers | None = None) -> dict[str, Array]:
-    """The mean of what each tap of each linear node's (first) kernel reads, over samples and the places of its output: [taps, input
-    channels], float64, by the node's name; over all workers' samples where there are several.
-    """
-    found: dict[str, Array] = {}
-    parts = {node.name: weighted(totals, node, graph) for node in nodes}
-    for name, (sums, weight) in (parts if workers is None else together(parts, workers)).items():
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found[name] = sums / weight
-    return found
-
-
-def weighted(totals: Totals, node: Node, graph: Graph) -> tuple[Array, float]:
-    """The sum over samples and places of what each tap reads, and how many these are."""
-    view = LinearView.of(node, graph)
+def weighted(total: Array, count: int, node: Node, graph: Graph) -> tuple[Array, float]:
+    """The sum over samples and places of what each tap reads, by the sum over samples; and how many these are."""
     params = {slot: array.shape for slot, array in graph.params(node).items()}
-    whole: Array = np.zeros((math.prod(view.in_kernel.shape[:-2]), view.in_channels))
-    weight = 0.0
-    for shape, (total, count) in totals.sums.get(node.inputs[0], {}).items():
-        given = infer_shape(node, [(1, *shape)], params)
-        assert given is not None
-        sizes = spatial(node, given if node.op == "ConvTranspose" else (1, *shape))
-        places = count * math.prod(size or 0 for size in spatial(node, given))
-        whole += tap_means(node, total / count, graph, sizes) * places
-        weight += places
-    return whole, weight
+    shape = total.shape
+    given = infer_shape(node, [(1, *shape)], params)
+    assert given is not None
+    sizes = spatial(node, given if node.op == "ConvTranspose" else (1, *shape))
+    places = count * math.prod(size or 0 for size in spatial(node, given))
+    with np.errstate(invalid="ignore"):
+        return tap_means(node, total / count, graph, sizes) * places, float(places)
 
 
 def together(parts: Mapping[str, tuple[Array, float]], workers: Workers) -> dict[str, tuple[Array, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import attrs
@@ -35,7 +36,7 @@ def reads(kernel: KernelView, wanted: Array) -> Array:
 
 
 def summed(kernel: KernelView, means: Array) -> Array:
-    taps = kernel.kernel.reshape(-1, *kernel.kernel.shape[-2:])
+    taps = kernel.kernel.reshape(math.prod(kernel.kernel.shape[:-2]), *kernel.kernel.shape[-2:])
     means = np.broadcast_to(means, (len(taps), means.shape[1]))
     inputs, groups, outputs = kernel.shape
     found = np.zeros((groups, outputs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,7 +26,7 @@ def tap_means(node: Node, layout: Array, graph: Graph | Edit, sizes: Sequence[in
     moved = np.moveaxis(layout, axis - 1, -1)
     moved = np.broadcast_to(moved, (*moved.shape[:-1], view.in_channels))
     if node.op == "Dense":
-        return np.asarray(moved.reshape(-1, view.in_channels).mean(axis=0, keepdims=True))
+        return np.asarray(moved.reshape(math.prod(moved.shape[:-1]), view.in_channels).mean(axis=0, keepdims=True))
     for place, size in enumerate(wider(node, graph) if sizes is None else sizes):
         taps, stride, dilation = view.in_kernel.shape[place], node.config["strides"][place], node.config["dilation"][place]
         if node.op == "ConvTranspose":

@@ -103,6 +103,20 @@ def test_image_files_are_dealt_out(tmp_path):
     assert [[int(image[0, 0, 0]) for batch in part for image in batch["x"]] for part in found] == [[0, 20, 40], [10, 30]]
 
 
+@pytest.mark.parametrize("form", ["images", "samples", "one batch"])
+def test_of_data_that_are_fewer_than_the_workers_some_have_none(form, tmp_path):
+    x = keras.Input((4, 4, 3), name="x")
+    model = from_keras(keras.Model(x, keras.layers.Flatten()(x)))
+    pixels = np.stack([np.full((4, 4, 3), 10 * number, "uint8") for number in range(2)])
+    for number, image in enumerate(pixels):
+        tf.io.write_file(str(tmp_path / f"{number}.png"), tf.io.encode_png(image))
+    tensors = tf.data.Dataset.from_tensor_slices(pixels)
+    samples = samples_of(model, {"images": Images(tmp_path, preset="none"), "samples": tensors, "one batch": tensors.batch(2)}[form])
+    shards = [shared_out(samples, rank, 3) for rank in range(3)]
+    found = [[int(image[0, 0, 0]) for batch in shard.batches(100) for image in batch["x"]] for shard in shards]
+    assert found == [[0], [10], []]
+
+
 def test_records_are_dealt_out_by_files(tmp_path):
     for number in range(4):
         with tf.io.TFRecordWriter(str(tmp_path / f"{number}.tfrecord")) as writer:

@@ -40,9 +40,7 @@ def of_dataset(dataset: Any, name: str = "the dataset") -> Source:
         infinite=size == tf.data.INFINITE_CARDINALITY,
         length=size if size >= 0 else None,
         batch=batch,
-        part=None
-        if graph is not None
-        else lambda rank, count: of_dataset(sharded(dataset, rank, count), f"{name}, for worker {rank} of {count},"),
+        part=part if graph is None else None,
         fixed_memory=True,
     )
 

@@ -15,9 +15,11 @@ __all__ = ["Shard", "shared_out"]
 
 def shared_out(samples: ArraySamples | StreamSamples, rank: int, count: int) -> ArraySamples | StreamSamples | Shard:
     """The part of the worker of a rank, of so many: of a dataset what `tf.data` gives it by its policy of sharding, of image files every
-    one of so many, of anything else every sample of so many. Together the parts are all samples, each once.
+    one of so many, of anything else, and of those that are fewer than the workers, every sample of so many. Together the parts are all
+    samples, each once; some may be empty.
     """
-    if isinstance(samples, StreamSamples) and samples.source.part is not None:
+    few = isinstance(samples, StreamSamples) and samples.source.length is not None and samples.source.length < count
+    if isinstance(samples, StreamSamples) and samples.source.part is not None and not few:
         return StreamSamples(samples.intake, samples.graph, samples.source.part(rank, count))
     return Shard(samples, rank, count)
 

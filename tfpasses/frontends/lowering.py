@@ -109,7 +109,9 @@ def _conv_transpose(node: Node, inputs: Sequence[Tensor], params: Mapping[str, T
 
 
 def _dense(node: Node, inputs: Sequence[Tensor], params: Mapping[str, Tensor]) -> Tensor:
-    return _add_bias(tf.tensordot(inputs[0], params["kernel"], 1), params)
+    (x,), kernel = inputs, params["kernel"]
+    flat = x.shape.rank == kernel.shape.rank  # one operation to trace instead of twenty
+    return _add_bias(tf.linalg.matmul(x, kernel) if flat else tf.tensordot(x, kernel, 1), params)
 
 
 def _batch_norm(node: Node, inputs: Sequence[Tensor], params: Mapping[str, Tensor]) -> Tensor:
