@@ -28,8 +28,8 @@ class EmpiricalBiasCorrection(Quantizing):
 
     `method=sequential`, as published: layer by layer in the order of the network, each with all those before it corrected. The network is
     run twice in all: once as it is, and once with quantized kernels, level by level; what a level gives waits for the next, in files where
-    memory would take more than `memory_limit` ("2GB", "512MiB"). `method=fast`: one run, of the network as it is; each layer is corrected for what
-    its own kernels change, sum over taps of (Wq - W)·(mean of what the tap reads).
+    the pass would take more memory than `memory_limit` ("2GB", "512MiB"). `method=fast`: one run, of the network as it is; each layer is
+    corrected for what its own kernels change, sum over taps of (Wq - W)·(mean of what the tap reads).
 
     The kernels stay: what comes out is a float model for `quantize-weights` with the same options to follow (the manager puts it behind),
     or for another program that quantizes as they say. By itself it is off by what is corrected, and to be corrected once.
