@@ -38,7 +38,7 @@ class EmpiricalBiasCorrection(Quantizing):
     data, 0 for all. `only="conv1 conv2"` corrects these layers; one that cannot be corrected is an error.
 
     A layer without a bias gets one. One bias that several calls of a layer share is corrected once, by the mean over all of them. Each
-    layer that is not corrected, or not in all channels, has a remark that says why.
+    layer that is not corrected, or not in all channels, has a remark that says why: those that no output needs, for one.
     """
 
     name = "empirical-bias-correction"
