@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import tempfile
 import weakref
 from pathlib import Path
@@ -15,7 +14,6 @@ import numpy as np
 
 from tfpasses.graph import Array, Held
 from tfpasses.manager import PassError
-from tfpasses.passes.correction.blocks import Blocks
 
 __all__ = ["Live", "Waiting", "read_size"]
 
@@ -37,40 +35,31 @@ def read_size(text: str) -> int:
 class Live:
     """Where values wait. To be used as a context: its files are gone afterwards.
 
-    Values stay as they are until they take a quarter of the limit: TensorFlow gives a value up to twice what it needs, and never gives
-    memory back. Others are copied, to half of the limit; the rest is written to files.
+    Values stay in memory until they take half of the limit: TensorFlow gives a value up to twice what it needs, never gives memory back,
+    and needs some to work in. The others are written to files.
     """
 
     limit: int
-    """Bytes that may be held in memory."""
+    """Bytes that all of this may take in memory."""
     kept: int = 0
-    """Bytes of values that are as they were."""
+    """Bytes of values that wait in memory."""
     spilled: int = 0
     """Bytes that were ever written to files."""
-    _copies: Blocks = attrs.field(init=False)
-    _read: Blocks = attrs.field(factory=lambda: Blocks(sys.maxsize))
     _folder: tempfile.TemporaryDirectory[str] | None = None
     _files: int = 0
-
-    def __attrs_post_init__(self) -> None:
-        self._copies = Blocks(self.limit // 2)
 
     def hold(self, value: Held) -> Waiting:
         """Let a value wait, for as long as what is given is kept."""
         if getattr(value.dtype, "name", "") in NO_NUMBERS:
             return Waiting(value)
         array = np.asarray(value)
-        if self.kept + array.nbytes <= self.limit // 4:
+        if self.kept + array.nbytes <= self.limit // 2:
             self.kept += array.nbytes
             waiting = Waiting(value)
             weakref.finalize(waiting, self._let_go, array.nbytes).atexit = False
             return waiting
-        copy = self._copies.array(array.shape, array.dtype)
-        if copy is not None:
-            np.copyto(copy, array)
-            return Waiting(copy)
         path = self._written(array)
-        waiting = Waiting(Spilled(path, array.dtype, array.shape, self._read))
+        waiting = Waiting(Spilled(path, array.dtype, array.shape))
         weakref.finalize(waiting, path.unlink, missing_ok=True).atexit = False
         return waiting
 
@@ -110,15 +99,10 @@ class Spilled:
     path: Path
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
-    room: Blocks
 
     def read(self) -> Array:
         """The array, from the file."""
-        array = self.room.array(self.shape, self.dtype)
-        assert array is not None
-        with self.path.open("rb") as file:
-            file.readinto(array.reshape(-1).view(np.uint8).data)
-        return array
+        return np.fromfile(self.path, self.dtype).reshape(self.shape)
 
 
 @attrs.frozen(eq=False, weakref_slot=True)

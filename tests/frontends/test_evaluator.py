@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import math
-import weakref
 
 import attrs
 import keras
@@ -16,7 +14,6 @@ from keras import layers as L
 from keras_layers import CANONICAL, OPAQUE, LayerCase, randomize
 from keras_models import MODELS, build
 from keras_same import inputs_for, outputs_of
-from tfpasses.frontends.evaluator import as_tensor
 from tfpasses.frontends.keras import from_keras, keras_evaluator
 from tfpasses.graph import Graph, GraphError, Ref
 
@@ -299,40 +296,3 @@ def test_the_second_output_of_an_operation_can_be_fetched():
     data = np.arange(12, dtype="float32").reshape(2, 6)
     values = run(graph, data)
     assert [value.tolist() for value in values] == [data[:, i : i + 2].tolist() for i in (0, 2, 4)]
-
-
-def aligned(values: np.ndarray) -> np.ndarray:
-    """A copy that begins at an address divisible by 64."""
-    memory = np.empty(values.nbytes + 64, np.uint8)
-    copy = np.ndarray(values.shape, values.dtype, buffer=memory, offset=-memory.ctypes.data % 64)
-    copy[...] = values
-    return copy
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int32", "int64", "uint8", "bool"])
-@pytest.mark.parametrize("shape", [(), (0, 3), (2, 3)])
-def test_an_array_is_the_same_tensor_wherever_it_lies(dtype, shape):
-    values = np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(dtype)
-    every_other = aligned(np.stack([values, values], -1))[..., 0]
-    for array in (aligned(values), values, np.array(values, order="F"), every_other):
-        tensor = as_tensor(array)
-        assert tensor.dtype == dtype and tensor.shape == shape
-        np.testing.assert_array_equal(tensor.numpy(), values)
-
-
-def test_an_array_that_lies_as_tensorflow_s_values_do_is_not_copied_and_is_kept():
-    array = aligned(np.float32([[1, 2], [3, 4]]))
-    tensor, gone = as_tensor(array), weakref.ref(array)
-    assert np.shares_memory(array, np.asarray(tensor))
-    del array
-    gc.collect()
-    assert gone() is not None
-    assert tensor.numpy().tolist() == [[1, 2], [3, 4]]
-    del tensor
-    assert gone() is None
-
-
-def test_a_read_only_array_is_copied():
-    array = aligned(np.float32([1, 2]))
-    array.flags.writeable = False
-    assert not np.shares_memory(array, np.asarray(as_tensor(array)))

@@ -35,32 +35,22 @@ def test_what_is_no_size_is_refused(text):
         read_size(text)
 
 
-def test_a_quarter_of_the_limit_waits_as_it_is_half_of_it_as_copies_and_the_rest_in_files():
-    values = [tf.constant(numbers(16)) for _ in range(4)]
+def test_half_of_the_limit_waits_as_it_is_and_the_rest_in_files():
+    values = [tf.constant(numbers(16)) for _ in range(3)]
     with Live(4 * 64) as live:
         waiting = [live.hold(value) for value in values]
-        assert waiting[0].value is values[0]
-        for copy, value in zip(waiting[1:3], values[1:3], strict=True):
-            assert isinstance(copy.value, np.ndarray) and copy.value.tolist() == value.numpy().tolist()
-            assert not np.shares_memory(copy.value, np.asarray(value))
-        assert (live.kept, live.spilled) == (64, 64)
-
-
-def test_a_copy_stays_as_it_was_when_what_it_copies_changes():
-    value = numbers()
-    with Live(40 * 2) as live:
-        waiting = live.hold(value)
-        value += 1
-        np.testing.assert_array_equal(waiting.value, numbers())
+        assert [one.value is value for one, value in zip(waiting, values, strict=True)] == [True, True, False]
+        assert waiting[2].value.tolist() == values[2].numpy().tolist()
+        assert (live.kept, live.spilled) == (128, 64)
 
 
 def test_room_is_given_back_when_a_value_is_let_go():
     with Live(4 * 64) as live:
-        waiting = [live.hold(numbers(16)) for _ in range(3)]
+        waiting = [live.hold(numbers(16)) for _ in range(2)]
         del waiting
         assert live.kept == 0
-        again = [live.hold(numbers(16)) for _ in range(3)]
-        assert live.spilled == 0 and len(again) == 3
+        again = [live.hold(numbers(16)) for _ in range(2)]
+        assert live.spilled == 0 and len(again) == 2
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", ml_dtypes.bfloat16, "int64", "bool"])

@@ -75,7 +75,7 @@ class TensorFlowEvaluator:
 
         @eagerly
         def run(values: Mapping[Ref, Held]) -> tuple[list[Held], list[Total]]:
-            fed = [tf.cast(as_tensor(values[ref]), graph.spec(ref).dtype) for ref in plan.feeds]
+            fed = [tf.cast(tf.convert_to_tensor(values[ref]), graph.spec(ref).dtype) for ref in plan.feeds]
             found, sums = function(fed)(fed)
             sizes = [int(size) for _, size in sums]
             return list(found), [(np.asarray(total), size) for (total, _), size in zip(sums, sizes, strict=True)]
@@ -152,17 +152,6 @@ class Plan:
 def is_lowered(node: Node) -> bool:
     """Whether it is computed by its lowering."""
     return node.op in LOWERING and len(node.specs) == 1
-
-
-def as_tensor(value: Held) -> Tensor:
-    """A value as TensorFlow takes it: an array that lies as its own values do is not copied."""
-    if isinstance(value, np.ndarray) and value.flags.carray and value.dtype.kind in "fiu" and value.ctypes.data % ALIGNMENT == 0:
-        return tf.experimental.dlpack.from_dlpack(value.__dlpack__())
-    return tf.convert_to_tensor(value)
-
-
-ALIGNMENT = 64
-"""Bytes: TensorFlow's values begin at addresses that are divisible by this."""
 
 
 def over_samples(value: Tensor) -> tuple[Tensor, Tensor]:
