@@ -383,13 +383,13 @@ def test_half_precision_is_summed_in_single():
     x = keras.Input((64, 64, 2), dtype="float16", name="x")
     layer = L.Conv2D(3, 3, padding="same", dtype="float16", name="linear")
     model = bite(keras.Model(x, layer(x)))
-    data = (np.random.default_rng(0).normal(30, 1, (40, 64, 64, 2))).astype("float16")
+    data = (np.random.default_rng(0).normal(5000, 5, (40, 64, 64, 2))).astype("float16")
     taken = bias_of(model, "linear") - bias_of(correct(model, {"x": data}).model, "linear")
     kernel = np.asarray(layer.kernel, np.float64)
     padded = np.pad(data.astype(np.float64).mean(axis=0), [(1, 1), (1, 1), (0, 0)])
     change = on_grid(kernel, BITS).astype(np.float64) - kernel
     wanted = sum(np.einsum("hwi,io->o", padded[i : i + 64, j : j + 64], change[i, j]) for i in range(3) for j in range(3)) / 64**2
-    np.testing.assert_allclose(taken, wanted, rtol=0.02, atol=0.05)
+    np.testing.assert_allclose(taken, wanted, rtol=0.02, atol=2)
 
 
 # how the data are read

@@ -50,10 +50,8 @@ class Shard:
         if self.whole.intake.fixed is not None or not self.whole.intake.parted:
             yield from (batch for number, batch in enumerate(self.whole.batches(size)) if number % self.workers == self.rank)
             return
-        before = 0
         for batch in self.whole.batches(size * self.workers):
-            mine = {name: array[(self.rank - before) % self.workers :: self.workers] for name, array in batch.items()}
-            before += len(next(iter(batch.values())))
+            mine = {name: array[self.rank :: self.workers] for name, array in batch.items()}
             if len(next(iter(mine.values()))):
                 yield mine
 
