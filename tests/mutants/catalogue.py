@@ -390,7 +390,7 @@ MUTANTS = (
     Mutant(
         "ignored layers corrected",
         "passes/aimet/corrected.py",
-        "and left.isdisjoint(node.name for node in layer.nodes)",
+        " and left.isdisjoint(names)",
         "",
         AIMET_CORRECTED,
     ),
