@@ -163,8 +163,8 @@ def compare_with_naive(x: Array) -> None:
     ours = biases(correct(model, x))
     twin, seconds, both = naive(folded(SMALL), x, size, lambda: (run(x, size), quantized(x, size)))
     print(
-        f"{SMALL}: the published procedure done naively, on {len(x)} images: {seconds:.0f} s / {both:.2f} s = {seconds / both:.0f}x a float "
-        f"and a quantized forward, without compiling; our biases differ from its by {difference(ours, biases(twin)):.1g}",
+        f"{SMALL}: the published procedure done naively, on {len(x)} images: {seconds:.0f} s / {both:.2f} s = {seconds / both:.0f}x a "
+        f"float and a quantized forward, without compiling; our biases differ from its by {difference(ours, biases(twin)):.1g}",
         flush=True,
     )
 
