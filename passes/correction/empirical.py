@@ -31,7 +31,7 @@ __all__ = ["Measuring", "Method", "measured_shifts"]
 Method = Literal["sequential", "fast"]
 BATCH = 16
 """So many samples are run at once, or fewer where they are large."""
-SHARE = 16
+SHARE = 32
 """The largest value of a batch takes at most this part of the memory that values may wait in."""
 NOT_FINITE = "what it reads on these data is not finite"
 

@@ -411,7 +411,7 @@ class Counted:
         yield from self.parts
 
 
-@pytest.mark.parametrize(("limit", "size"), [("2GB", 16), ("17MB", 2), ("1MB", 1)])
+@pytest.mark.parametrize(("limit", "size"), [("2GB", 16), ("34MB", 2), ("1MB", 1)])
 def test_large_values_are_run_in_small_batches(limit, size):
     x = keras.Input((64, 64, 1), name="x")
     model = bite(keras.Model(x, L.Dense(2)(L.GlobalAveragePooling2D()(L.Conv2D(32, 1)(x)))))
