@@ -36,6 +36,10 @@ SHARE = 32
 NOT_FINITE = "what it reads on these data is not finite"
 
 FLOAT = 4
+OF_SUMS = 16
+"""Bytes for each element that is summed: a float64, and twice a float32."""
+OF_WEIGHTS = 3
+"""Copies of the weights."""
 LIMIT = 2 * 10**9
 
 Frontier = list[dict[Ref, Waiting]]
@@ -103,6 +107,15 @@ class Measuring:
         shapes = [spec.shape[1:] for node in self.graph.nodes.values() for spec in node.specs if spec.shape]
         largest = max((math.prod(size or 1 for size in shape) for shape in shapes), default=1)
         return min(max(self.limit // (SHARE * FLOAT * largest), 1), BATCH)
+
+    def room(self, layers: Iterable[Biased]) -> int:
+        """Bytes that are left for values to wait in, of the limit: sums of what layers read, in float64 and as they come, and the weights
+        of both networks, quantized and as TensorFlow holds them, take memory all the time.
+        """
+        read = {node.inputs[0] for layer in layers for node in layer.nodes}
+        elements = sum(math.prod(size or 1 for size in (self.graph.spec(ref).shape or ())[1:]) for ref in read)
+        weights = sum(array.nbytes for array in self.graph.weights.values())
+        return max(self.limit - OF_SUMS * elements - OF_WEIGHTS * weights, 0)
 
     @property
     def wanted(self) -> int:
@@ -175,7 +188,7 @@ def measured_shifts(measuring: Measuring, layers: Sequence[Biased], method: Meth
     if wanted and method == "fast":
         found |= local_shifts(measuring, wanted)
     elif wanted:
-        with Live(measuring.limit) as live:
+        with Live(measuring.room(wanted)) as live:
             found |= sequential_shifts(measuring, wanted, given, live)
     return [found[layer] for layer in layers]
 

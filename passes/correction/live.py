@@ -35,8 +35,8 @@ def read_size(text: str) -> int:
 class Live:
     """Where values wait. To be used as a context: its files are gone afterwards.
 
-    Values stay in memory until they take half of the limit: TensorFlow gives a value up to twice what it needs, never gives memory back,
-    and needs some to work in. The others are written to files.
+    Values stay in memory until they take three quarters of the limit: TensorFlow gives a value more than it needs, never gives memory
+    back, and needs some to work in. The others are written to files.
     """
 
     limit: int
@@ -53,7 +53,7 @@ class Live:
         if getattr(value.dtype, "name", "") in NO_NUMBERS:
             return Waiting(value)
         array = np.asarray(value)
-        if self.kept + array.nbytes <= self.limit // 2:
+        if self.kept + array.nbytes <= self.limit * 3 // 4:
             self.kept += array.nbytes
             waiting = Waiting(value)
             weakref.finalize(waiting, self._let_go, array.nbytes).atexit = False

@@ -19,7 +19,10 @@ from graph_defs import compute, frozen
 from normal_networks import on_grid
 from tfpasses.frontends.keras import keras_evaluator
 from tfpasses.graph import Array
-from tfpasses.manager import Observer, PassError, Pipeline, PipelineError, run_passes
+from tfpasses.manager import Context, Observer, PassError, Pipeline, PipelineError, run_passes
+from tfpasses.passes.correction.biases import biased
+from tfpasses.passes.correction.empirical import Measuring
+from tfpasses.passes.quantization.quantizer import Quantizer
 
 NAME = "empirical-bias-correction"
 BITS = 4
@@ -418,6 +421,15 @@ def test_large_values_are_run_in_small_batches(limit, size):
     samples = Counted([{"x": np.ones((1, 64, 64, 1), "float32")}])
     run_on(model, samples, f"memory-limit={limit}")
     assert samples.asked == size
+
+
+@pytest.mark.parametrize(("limit", "room"), [(100_000, 100_000 - 16 * (48 + 32) - 3 * 4 * (6 + 256)), (1_000, 0)])
+def test_sums_and_weights_take_their_part_of_the_memory(limit, room):
+    x = keras.Input((4, 4, 3), name="x")
+    y = L.Flatten()(L.AveragePooling2D(2, strides=1, padding="same")(L.Conv2D(2, 1, use_bias=False)(x)))
+    graph = tfpasses.from_keras(bite(keras.Model(x, L.Dense(8, use_bias=False)(y))))
+    layers = biased(graph)
+    assert Measuring.of(graph, Quantizer(), layers, Context(), 0, limit=limit).room(layers) == room
 
 
 class Steps(Observer):

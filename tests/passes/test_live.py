@@ -35,13 +35,13 @@ def test_what_is_no_size_is_refused(text):
         read_size(text)
 
 
-def test_half_of_the_limit_waits_as_it_is_and_the_rest_in_files():
-    values = [tf.constant(numbers(16)) for _ in range(3)]
+def test_three_quarters_of_the_limit_wait_as_they_are_and_the_rest_in_files():
+    values = [tf.constant(numbers(16)) for _ in range(4)]
     with Live(4 * 64) as live:
         waiting = [live.hold(value) for value in values]
-        assert [one.value is value for one, value in zip(waiting, values, strict=True)] == [True, True, False]
-        assert waiting[2].value.tolist() == values[2].numpy().tolist()
-        assert (live.kept, live.spilled) == (128, 64)
+        assert [one.value is value for one, value in zip(waiting, values, strict=True)] == [True, True, True, False]
+        assert waiting[3].value.tolist() == values[3].numpy().tolist()
+        assert (live.kept, live.spilled) == (192, 64)
 
 
 def test_room_is_given_back_when_a_value_is_let_go():
